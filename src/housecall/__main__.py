@@ -1,0 +1,5 @@
+"""``python -m housecall``."""
+
+from housecall.cli import main
+
+main()

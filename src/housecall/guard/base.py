@@ -1,0 +1,57 @@
+"""What the rest of Housecall sees of the guard: a result for a message, and who gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from housecall.types import Message
+
+Level = Literal["none", "emergency", "crisis", "dose", "off_topic"]
+Assertion = Literal["present", "negated", "past", "other_person", "hypothetical", "question"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardMatch:
+    """One rule that was found; ``text`` is ``message[start:end]``, as the user wrote it."""
+
+    rule: str
+    text: str
+    start: int
+    end: int
+    assertion: Assertion
+
+
+@dataclass(frozen=True, slots=True)
+class GuardResult:
+    """What the guard found in one message.
+
+    ``message`` is what the user is told before anything else, empty when there is nothing to say.
+    """
+
+    level: Level = "none"
+    matches: tuple[GuardMatch, ...] = ()
+    language: str = "und"
+    message: str = ""
+    output: tuple[dict[str, Any], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as they go over the wire."""
+        return asdict(self) | {
+            "matches": [asdict(match) for match in self.matches],
+            "output": list(self.output),
+        }
+
+
+class Guard(Protocol):
+    """Reads a user's message before a model does."""
+
+    @property
+    def version(self) -> str:
+        """Names the rules, so that an answer can say which ones it was read with."""
+        ...
+
+    def check(self, text: str, history: Sequence[Message] = ()) -> GuardResult:
+        """Read one message; ``history`` is the conversation before it."""
+        ...

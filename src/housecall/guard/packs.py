@@ -1,0 +1,165 @@
+"""Rule packs: YAML files that a clinician can read, checked before they are used.
+
+A folder holds the packs of one language: ``language.yaml`` (spellings, function words),
+``reading.yaml`` (the words of negation, time and person) and any number of packs of concepts and
+rules. A pack that is wrong in any way is refused with its file, its rule and what is wrong: a
+guard with a hole is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from importlib.resources.abc import Traversable
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from housecall.errors import ConfigError
+from housecall.guard.base import Assertion
+
+RuleLevel = Literal["emergency", "crisis", "dose"]
+Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+_Sentence = Annotated[str, Field(min_length=1)]
+_Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9 -]*$")]
+
+
+class Strict(BaseModel):
+    """What a file may hold, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Examples(Strict):
+    """Messages that must raise the alarm by this rule, and that must not. They run as tests."""
+
+    positive: Annotated[list[_Sentence], Field(min_length=1)]
+    negative: Annotated[list[_Sentence], Field(min_length=1)]
+
+
+class Rule(Strict):
+    """One reason to alarm.
+
+    It fires on any of ``patterns`` or of ``combinations`` (``headache + stiff neck``: all of these
+    concepts in one message). ``unless`` takes back what it overlaps, such as idioms.
+    ``not_lowered_by`` names the readings that leave the alarm standing. ``sign`` is what the user
+    is told that it may be; ``message`` names another message than the level's.
+    """
+
+    id: _Id
+    level: RuleLevel
+    title: _Sentence
+    why: _Sentence
+    source: _Sentence
+    sign: str = ""
+    message: str = ""
+    patterns: list[str] = []
+    combinations: list[str] = []
+    unless: list[str] = []
+    not_lowered_by: list[Assertion] = []
+    examples: Examples
+
+
+class Pack(Strict):
+    """Concepts and rules. Concepts serve all packs of the language."""
+
+    pack: _Id
+    review: _Sentence
+    concepts: dict[_Name, Patterns] = {}
+    rules: list[Rule] = []
+
+
+class Language(Strict):
+    """How a language is written, and the words by which it is recognised."""
+
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+    spellings: dict[str, str]
+    function_words: list[str]
+
+
+class Cues(Strict):
+    """Words that change how a finding is read. What each list does is told in ``context.py``."""
+
+    negation: Patterns
+    negation_near: Patterns
+    negation_after: Patterns
+    negation_stops: Patterns
+    not_negation: Patterns
+    list_words: Patterns
+    past: Patterns
+    not_past: Patterns
+    past_stops: Patterns
+    present: Patterns
+    hypothetical: Patterns
+    not_hypothetical: Patterns
+    question: Patterns
+    personal: Patterns
+    other_person: Patterns
+    first_person: Patterns
+    terminators: Patterns
+
+
+_Model = TypeVar("_Model", bound=Strict)
+
+
+def read_yaml(file: Traversable, model: type[_Model]) -> _Model:
+    """A file as a checked value. Raises ConfigError."""
+    where = f"guard file {file.name}"
+    try:
+        raw = yaml.load(file.read_bytes(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"{where}: can't be read: {error}") from error
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error, raw)}") from error
+
+
+def read_packs(folder: Traversable) -> dict[str, Pack]:
+    """The packs of a language by file name. Raises ConfigError, also for two rules of one id."""
+    packs: dict[str, Pack] = {}
+    places: dict[str, str] = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml") and file.name not in ("language.yaml", "reading.yaml"):
+            packs[file.name] = pack = read_yaml(file, Pack)
+            names = [f"rule {rule.id!r}" for rule in pack.rules]
+            for name in [*names, *(f"concept {concept!r}" for concept in pack.concepts)]:
+                if name in places:
+                    raise ConfigError(
+                        f"guard file {file.name}: {name} is already in {places[name]}: "
+                        "give one of them another name"
+                    )
+                places[name] = file.name
+    if not any(pack.rules for pack in packs.values()):
+        raise ConfigError(f"guard folder {folder.name}: no rule in it: reinstall housecall")
+    return packs
+
+
+class _Loader(yaml.CSafeLoader):
+    """Safe YAML that refuses a key given twice, where the standard takes the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping whose keys are all different."""
+        keys = [key.value for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is there twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _first_problem(error: ValidationError, raw: Any) -> str:
+    """``rule 'stroke': examples.positive: Field required``."""
+    first = error.errors()[0]
+    parts = list(first["loc"])
+    prefix = ""
+    if parts[:1] == ["rules"] and len(parts) > 1:
+        rule = raw["rules"][parts[1]]
+        name = rule.get("id", parts[1]) if isinstance(rule, dict) else parts[1]
+        prefix, parts = f"rule {name!r}: ", parts[2:]
+    key = ".".join(map(str, parts))
+    return f"{prefix}{key}: {first['msg']}" if key else f"{prefix}{first['msg']}"

@@ -1,0 +1,47 @@
+"""The versions of the database. A change of a table is a new file in ``versions/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from housecall.errors import ConfigError
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring a database to this version of Housecall, all of it or nothing.
+
+    Raises ConfigError when a newer Housecall made the database.
+    """
+    config = _config()
+    with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            # Two servers started at once must not both make the tables.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _check_known(connection, ScriptDirectory.from_config(config))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def _config() -> Config:
+    config = Config()
+    folder = str(Path(__file__).parent).replace("%", "%%")  # ConfigParser reads % as its own
+    config.set_main_option("script_location", folder)
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _check_known(connection: Connection, scripts: ScriptDirectory) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise ConfigError(
+            f"{connection.engine.url.render_as_string()}: this database is of a newer Housecall "
+            f"(version {current}): update Housecall, or set HOUSECALL_DATABASE_URL to another one"
+        )

@@ -1,0 +1,215 @@
+"""The whole journey: prepare, train, merge, quantize, gate, bench, each skipped when it is done.
+
+Steps meet on disk. A step is done when its artifact's config is the recipe's and its parents are
+the artifacts that are there now, by hash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from housecall.artifact import MANIFEST, Artifact, write_text
+from housecall.config import Recipe, differences, dump_recipe, load_recipe
+from housecall.errors import ArtifactError, ConfigError
+from housecall.lineage import PROMOTED, RECIPE
+from housecall.progress import console
+
+STEPS = ("prepare", "train", "merge", "quantize", "gate", "bench")
+Report = Callable[[str, float, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder and its recipe."""
+
+    path: Path
+    recipe: Recipe
+
+    def artifact(self, name: str) -> Artifact:
+        """A finished artifact of this run. Raises ArtifactError when it is not there."""
+        return Artifact.load(self.path / name, verify=False)
+
+    def variants(self) -> list[Artifact]:
+        """The recipe's variants in its order."""
+        return [self.artifact(f"variants/{fmt}") for fmt in self.recipe.quantize.formats]
+
+
+def open_run(path: Path, recipe: Recipe) -> Run:
+    """A run folder for a recipe, new or the same as before.
+
+    Raises ConfigError when the folder belongs to another recipe; nothing in it is touched.
+    """
+    file = path / RECIPE
+    if file.exists():
+        changes = differences(load_recipe(str(file)), recipe)
+        if changes:
+            raise ConfigError(
+                f"{path}: is a run of another recipe ({'; '.join(changes[:3])}): "
+                "choose another folder with --out, or change one step: housecall STEP RUN --set ..."
+            )
+    elif path.exists() and any(path.iterdir()):
+        raise ConfigError(f"{path}: is not empty and not a run: choose another folder with --out")
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(file, dump_recipe(recipe))
+    return Run(path, recipe)
+
+
+def change_run(path: Path, overrides: tuple[str, ...]) -> Run:
+    """An existing run with some keys of its recipe changed; what depends on them is made anew."""
+    recipe = load_recipe(str(path / RECIPE), overrides)
+    if overrides:
+        write_text(path / RECIPE, dump_recipe(recipe))
+    return Run(path, recipe)
+
+
+def execute(
+    run: Run,
+    *,
+    start: str = STEPS[0],
+    stop: str = STEPS[-1],
+    force: bool = False,
+    report: Report | None = None,
+) -> None:
+    """Run the steps ``start`` to ``stop``; with ``force`` also those that are done.
+
+    ``report`` is told each step's name, seconds and whether it was skipped. Raises what the steps
+    raise, and ArtifactError while another process works on the run.
+    """
+    names = STEPS[STEPS.index(start) : STEPS.index(stop) + 1]
+    with _locked(run.path):
+        for name in names:
+            started = time.monotonic()
+            skipped = not force and is_done(run, name)
+            if not skipped:
+                console().print(f"[bold]{name}[/bold]")
+                _RUNNERS[name](run)
+            if report:
+                report(name, time.monotonic() - started, skipped)
+
+
+def is_done(run: Run, step: str) -> bool:
+    """True when a step's artifacts are there, whole, and made from what is there now."""
+    try:
+        return all(
+            _matches(run.artifact(name), config, [run.artifact(p).sha256 for p in parents])
+            for name, config, parents in _expected(run, step)
+        ) and (step != "gate" or (run.path / PROMOTED).is_file())
+    except ArtifactError:
+        return False
+
+
+def _matches(artifact: Artifact, config: dict[str, Any], parents: Sequence[str]) -> bool:
+    made_from = [parent["sha256"] for parent in artifact.manifest["parents"]]
+    return artifact.manifest["config"] == config and made_from == list(parents)
+
+
+def _expected(run: Run, step: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+    """Each artifact of a step: its folder, config, and the folders of its parents."""
+    recipe = run.recipe
+    variants = [f"variants/{fmt}" for fmt in recipe.quantize.formats]
+    if step == "prepare":
+        yield "base", _plain(recipe.base), []
+        yield "dataset", _plain(recipe.data), ["base"]
+    elif step == "train":
+        yield "adapter", _plain(recipe.train), ["base", "dataset"]
+    elif step == "merge":
+        yield "merged", _plain(recipe.merge), ["base", "adapter"]
+    elif step == "quantize":
+        yield "imatrix", recipe.quantize.of_matrix(), ["merged", "dataset"]
+        for fmt in recipe.quantize.formats:
+            parents = ["merged", "imatrix"] if fmt.startswith("gguf-") else ["merged"]
+            yield f"variants/{fmt}", recipe.quantize.of_format(fmt), parents
+    elif step == "gate":
+        yield "gate", _plain(recipe.gate), ["dataset", *variants]
+    else:
+        yield "bench", _plain(recipe.bench), ["dataset", *variants]
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    return plain
+
+
+def _prepare(run: Run) -> None:
+    from housecall.steps import fetch, prepare
+
+    recipe = run.recipe
+    base = run.path / "base"
+    if (base / MANIFEST).is_file() and _matches(run.artifact("base"), _plain(recipe.base), []):
+        model = run.artifact("base")
+    else:
+        model = fetch.run(recipe.base, base)
+    prepare.run(recipe.data, model, run.path / "dataset")
+
+
+def _train(run: Run) -> None:
+    from housecall.steps import train
+
+    train.run(
+        run.recipe.train, _verified(run, "base"), _verified(run, "dataset"), run.path / "adapter"
+    )
+
+
+def _merge(run: Run) -> None:
+    from housecall.steps import merge
+
+    merge.run(
+        run.recipe.merge, _verified(run, "base"), _verified(run, "adapter"), run.path / "merged"
+    )
+
+
+def _quantize(run: Run) -> None:
+    from housecall.steps import quantize
+
+    quantize.run(
+        run.recipe.quantize,
+        _verified(run, "merged"),
+        _verified(run, "dataset"),
+        run.path / "variants",
+    )
+
+
+def _gate(run: Run) -> None:
+    from housecall.steps import gate
+
+    variants = run.variants()
+    judged = gate.run(run.recipe.gate, variants, _verified(run, "dataset"), run.path / "gate")
+    gate.promote(judged, variants, run.path)
+
+
+def _bench(run: Run) -> None:
+    from housecall.steps import bench
+
+    bench.run(run.recipe.bench, run.variants(), _verified(run, "dataset"), run.path / "bench")
+
+
+def _verified(run: Run, name: str) -> Artifact:
+    return Artifact.load(run.path / name)
+
+
+_RUNNERS: dict[str, Callable[[Run], None]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "merge": _merge,
+    "quantize": _quantize,
+    "gate": _gate,
+    "bench": _bench,
+}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes away from a run while it is being made."""
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ArtifactError(f"{path}: another housecall is working on this run") from None
+        yield

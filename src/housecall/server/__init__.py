@@ -1,0 +1,1 @@
+"""The HTTP API: ``app.create_app`` makes it, ``run.serve`` serves it."""

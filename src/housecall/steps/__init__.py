@@ -1,0 +1,1 @@
+"""The steps of the pipeline: one verb, one file. They never import each other."""

@@ -1,0 +1,1 @@
+"""The Streamlit UI; it speaks to the API over HTTP only."""

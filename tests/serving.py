@@ -1,0 +1,80 @@
+"""What the tests of the server share: a model, a scripted guard, and ways to reach an app."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from housecall.guard.base import GuardMatch, GuardResult
+from housecall.server.run import bind
+from housecall.types import Message, ServedModel
+
+MODEL = ServedModel(
+    name="demo",
+    format="gguf-q4_k_m",
+    sha256="ab" * 32,
+    path=Path("demo.gguf"),
+    run="demo",
+    gated=True,
+    system_prompt="Be kind.",
+    lineage=({"kind": "variant", "sha256": "1"}, {"kind": "dataset", "sha256": "2"}),
+)
+
+
+class ScriptedGuard:
+    """Finds ``chest pain`` and ``no way out``, and keeps what it was given to read."""
+
+    version = "scripted-1"
+
+    def __init__(self) -> None:
+        self.read: list[tuple[str, list[Message]]] = []
+
+    def check(self, text: str, history: Sequence[Message] = ()) -> GuardResult:
+        self.read.append((text, list(history)))
+        start = text.find("chest pain")
+        if start >= 0:
+            match = GuardMatch("chest_pain", "chest pain", start, start + 10, "present")
+            return GuardResult("emergency", (match,), "en", "Call 112 now.")
+        if "no way out" in text:
+            return GuardResult("crisis", (), "en", "Talk to someone now.")
+        return GuardResult()
+
+
+def client_for(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=20
+    )
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve an app on a free port, and give its address."""
+    with bind("127.0.0.1", 0) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=address) as client:
+                while client.get("/ready").status_code == 503:
+                    time.sleep(0.01)
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def events_in(stream: str) -> list[tuple[str, str]]:
+    """The name and the data of each server-sent event."""
+    events = []
+    for block in stream.removesuffix("\n\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        events.append((fields.get("event", ""), fields["data"]))
+    return events

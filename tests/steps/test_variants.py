@@ -1,0 +1,123 @@
+"""quantize, gate and promotion on a tiny run; damage and movement of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from housecall.artifact import Artifact
+from housecall.config import GateConfig
+from housecall.errors import ArtifactError, ConfigError, GateRefused
+from housecall.lineage import chain, served_model
+from housecall.pipeline import STEPS, Run, change_run, execute, is_done, open_run
+from housecall.steps import gate
+from tiny_runs import tiny_recipe
+
+
+@pytest.fixture
+def copy(tiny_run: Run, tmp_path: Path) -> Run:
+    """The run moved to another place, free to be broken."""
+    shutil.copytree(tiny_run.path, tmp_path / "moved")
+    return Run(tmp_path / "moved", tiny_run.recipe)
+
+
+def test_half_precision_variants_lose_nothing_and_smaller_ones_are_smaller(tiny_run: Run) -> None:
+    judged = {v["format"]: v for v in tiny_run.artifact("gate").metrics["variants"]}
+    assert judged["fp16"]["kl_mean"] == judged["gguf-f16"]["kl_mean"] == 0
+    assert 0 < judged["gguf-q8_0"]["kl_mean"] < judged["gguf-q4_k_m"]["kl_mean"]
+    sizes = {v.path.name: v.size for v in tiny_run.variants()}
+    assert sizes["gguf-q4_k_m"] < sizes["gguf-q8_0"] < sizes["gguf-f16"]
+    assert sizes["int4"] < sizes["int8"] < sizes["fp16"]
+
+
+def test_the_smallest_gguf_that_passed_is_promoted(tiny_run: Run) -> None:
+    judged = [v for v in tiny_run.artifact("gate").metrics["variants"] if v["passed"]]
+    ranked = sorted((v["bytes"], v["format"]) for v in judged if v["format"].startswith("gguf"))
+    promoted = json.loads((tiny_run.path / "promoted.json").read_text())
+    assert promoted["format"] == ranked[0][1]
+    model = served_model(str(tiny_run.path))
+    assert model.gated
+    assert model.sha256 == promoted["sha256"]
+
+
+def test_when_none_passes_nothing_is_promoted(copy: Run) -> None:
+    strict = GateConfig(tokens=256, max_kl=1e-12, min_agreement=1.0, max_loss_increase=1e-12)
+    variants = [v for v in copy.variants() if v.path.name != "gguf-f16"]
+    judged = gate.run(strict, variants, copy.artifact("dataset"), copy.path / "gate")
+    with pytest.raises(GateRefused, match=r"refused every variant: gguf-q8_0: KL") as caught:
+        gate.promote(judged, variants, copy.path)
+    assert caught.value.exit_code == 3
+    assert not (copy.path / "promoted.json").exists()
+    with pytest.raises(ArtifactError, match="nothing has passed the gate"):
+        served_model(str(copy.path))
+
+
+def test_a_variant_that_has_not_passed_is_served_only_when_asked(copy: Run) -> None:
+    report = copy.artifact("gate").metrics["variants"]
+    refused = [v for v in report if v["format"].startswith("gguf") and not v["passed"]]
+    strict = copy.recipe.gate.model_copy(update={"max_kl": 1e-9})
+    if not refused:
+        judged = gate.run(strict, copy.variants(), copy.artifact("dataset"), copy.path / "gate")
+        gate.promote(judged, copy.variants(), copy.path)
+    file = str(copy.path / "variants" / "gguf-q4_k_m" / "model.gguf")
+    with pytest.raises(ArtifactError, match=r"has not passed the gate \(.* < .*--ungated"):
+        served_model(file)
+    assert served_model(file, ungated=True).gated is False
+
+
+def test_one_changed_byte_is_named_with_both_hashes(copy: Run) -> None:
+    promoted = json.loads((copy.path / "promoted.json").read_text())["format"]
+    file = copy.path / "variants" / promoted / "model.gguf"
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(ArtifactError, match=r"model.gguf: damaged .*expected sha256 .*found"):
+        served_model(str(copy.path))
+
+
+def test_a_moved_run_is_whole_and_names_its_chain(copy: Run, tiny_run: Run) -> None:
+    assert all(is_done(copy, step) for step in STEPS[:-1])
+    moved = chain(copy.artifact("variants/gguf-q4_k_m"))
+    assert moved == chain(tiny_run.artifact("variants/gguf-q4_k_m"))
+    kinds = [entry["kind"] for entry in moved]
+    assert kinds[0] == "variant"
+    assert kinds[-1] == "base"
+    assert kinds.index("merged") < kinds.index("adapter") < kinds.index("dataset")
+    assert not any(str(tiny_run.path) in json.dumps(entry) for entry in moved[:-1])
+
+
+def test_a_run_of_another_recipe_is_refused_and_untouched(copy: Run) -> None:
+    before = (copy.path / "recipe.yaml").read_bytes()
+    other = copy.recipe.model_copy(update={"question": "Another?"})
+    with pytest.raises(ConfigError, match=r"run of another recipe \(question: .*--out"):
+        open_run(copy.path, other)
+    assert (copy.path / "recipe.yaml").read_bytes() == before
+
+
+def test_a_changed_key_makes_anew_only_what_depends_on_it(copy: Run) -> None:
+    changed = change_run(copy.path, ("gate.tokens=200",))
+    assert is_done(changed, "quantize")
+    assert not is_done(changed, "gate")
+    execute(changed, stop="gate")
+    assert is_done(changed, "gate")
+    assert Artifact.load(changed.path / "gate").manifest["config"]["tokens"] == 200
+
+
+def test_a_folder_with_other_things_in_it_is_not_taken(tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not empty and not a run"):
+        open_run(tmp_path, tiny_recipe(tiny_llama, tmp_path / "rows.jsonl"))
+
+
+def test_bitsandbytes_folders_load_in_plain_transformers(tiny_run: Run) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for name in ("int8", "int4"):
+        folder = tiny_run.artifact(f"variants/{name}").path
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        logits = model(torch.tensor([[5, 6, 7]])).logits
+        assert torch.isfinite(logits).all()
