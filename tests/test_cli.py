@@ -127,7 +127,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert "Traceback" not in errors
     before = (run / "dataset" / "manifest.json").read_bytes()
     assert not (run / "adapter").exists()
-    shorter = [a.replace("=400", "=2") for a in command[3:]]
+    shorter = [a.replace("=400", "=2") for a in command[4:]]
     fails(housecall("run", *shorter, cwd=tmp_path), "is a run of another recipe")
     done = housecall("train", "--set", "train.max_steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

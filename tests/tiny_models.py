@@ -50,7 +50,9 @@ def _write_model(
     import numpy as np
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,

@@ -210,7 +210,7 @@ def generate(prompt: str, model: str | None, as_json: bool, **options: Any) -> N
     """Answer PROMPT once, without a server; - reads it from standard input."""
     from housecall.commands import asking
 
-    text = click.get_text_stream("stdin").read() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else prompt
     asking.generate(text, model, as_json, options)
 
 

@@ -89,7 +89,7 @@ def execute(
             skipped = not force and is_done(run, name)
             if not skipped:
                 console().print(f"[bold]{name}[/bold]")
-                _RUNNERS[name](run)
+                _RUNNERS[name](run, force)
             if report:
                 report(name, time.monotonic() - started, skipped)
 
@@ -137,19 +137,20 @@ def _plain(config: Any) -> dict[str, Any]:
     return plain
 
 
-def _prepare(run: Run) -> None:
+def _prepare(run: Run, force: bool) -> None:
     from housecall.steps import fetch, prepare
 
     recipe = run.recipe
     base = run.path / "base"
-    if (base / MANIFEST).is_file() and _matches(run.artifact("base"), _plain(recipe.base), []):
+    there = (base / MANIFEST).is_file() and not force
+    if there and _matches(run.artifact("base"), _plain(recipe.base), []):
         model = run.artifact("base")
     else:
         model = fetch.run(recipe.base, base)
     prepare.run(recipe.data, model, run.path / "dataset")
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, _: bool) -> None:
     from housecall.steps import train
 
     train.run(
@@ -157,7 +158,7 @@ def _train(run: Run) -> None:
     )
 
 
-def _merge(run: Run) -> None:
+def _merge(run: Run, _: bool) -> None:
     from housecall.steps import merge
 
     merge.run(
@@ -165,7 +166,7 @@ def _merge(run: Run) -> None:
     )
 
 
-def _quantize(run: Run) -> None:
+def _quantize(run: Run, force: bool) -> None:
     from housecall.steps import quantize
 
     quantize.run(
@@ -173,10 +174,11 @@ def _quantize(run: Run) -> None:
         _verified(run, "merged"),
         _verified(run, "dataset"),
         run.path / "variants",
+        anew=force,
     )
 
 
-def _gate(run: Run) -> None:
+def _gate(run: Run, _: bool) -> None:
     from housecall.steps import gate
 
     variants = run.variants()
@@ -184,7 +186,7 @@ def _gate(run: Run) -> None:
     gate.promote(judged, variants, run.path)
 
 
-def _bench(run: Run) -> None:
+def _bench(run: Run, _: bool) -> None:
     from housecall.steps import bench
 
     bench.run(run.recipe.bench, run.variants(), _verified(run, "dataset"), run.path / "bench")
@@ -194,7 +196,7 @@ def _verified(run: Run, name: str) -> Artifact:
     return Artifact.load(run.path / name)
 
 
-_RUNNERS: dict[str, Callable[[Run], None]] = {
+_RUNNERS: dict[str, Callable[[Run, bool], None]] = {
     "prepare": _prepare,
     "train": _train,
     "merge": _merge,

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from serving import MODEL, ScriptedGuard, serving
 
 from housecall.engines.fake import FakeEngine
 from housecall.server.app import create_app
 from housecall.sessions import SessionStore
 from housecall.settings import load_settings
+from serving import MODEL, ScriptedGuard, serving
 
 Serve = Callable[..., str]
 

@@ -9,13 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.importorskip("streamlit", reason="needs the extra ui")
-
-from streamlit.testing.v1 import AppTest
-
 import housecall
 from housecall.engines.fake import FakeEngine
 from housecall.errors import EngineError
+
+AppTest = pytest.importorskip("streamlit.testing.v1", reason="needs the extra ui").AppTest
 
 APP = Path(housecall.__file__).parent / "ui" / "app.py"
 Serve = Callable[..., str]
@@ -95,9 +93,9 @@ def test_a_conversation_is_one_session(serve: Serve) -> None:
 
 def test_the_guards_message_comes_first_and_stays(serve: Serve) -> None:
     serve()
-    page = say(open_page(), "I have chest pain")
-    for page in (page, say(page, "thank you")):
-        answer = answers(page)[0]
+    page = open_page()
+    for message in ("I have chest pain", "thank you"):
+        answer = answers(say(page, message))[0]
         assert answer[:2] == [
             ("error", "Call 112 now."),
             ("markdown", "you said: I have chest pain"),

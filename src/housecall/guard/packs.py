@@ -71,11 +71,15 @@ class Pack(Strict):
 
 
 class Language(Strict):
-    """How a language is written, and the words by which it is recognised."""
+    """How a language is written, and the words by which it is recognised.
+
+    ``gap_stops`` are words that a gap in a pattern does not go over.
+    """
 
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
     spellings: dict[str, str]
     function_words: list[str]
+    gap_stops: list[str]
 
 
 class Cues(Strict):

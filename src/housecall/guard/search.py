@@ -7,7 +7,7 @@ A phrase is looked up by its anchor word and then followed as a set of positions
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from housecall.guard.phrases import Choice, Elements, Gap, Phrase
@@ -27,9 +27,13 @@ class Hit:
 
 
 class Search:
-    """Finds the phrases it was made with: ``(kind, name, phrase)``."""
+    """Finds the phrases it was made with: ``(kind, name, phrase)``.
 
-    def __init__(self, phrases: Iterable[_Named]) -> None:
+    Gaps do not go over ``gap_stops``: "face is not drooping" is no drooping face.
+    """
+
+    def __init__(self, phrases: Iterable[_Named], gap_stops: Container[str] = ()) -> None:
+        self._gap_stops = gap_stops
         self._by_word: defaultdict[str, list[_Named]] = defaultdict(list)
         self._by_prefix: defaultdict[str, list[_Named]] = defaultdict(list)
         for named in phrases:
@@ -50,7 +54,7 @@ class Search:
             for kind, name, phrase in anchored_by[word]:
                 first = max(0, place - phrase.farthest)
                 for start in range(first, place - phrase.nearest + 1):
-                    if ends := _follow(phrase.elements, text, start, {start}):
+                    if ends := self._follow(phrase.elements, text, start, {start}):
                         key = (start, kind, name)
                         longest[key] = max(longest.get(key, 0), *ends)
         return sorted(Hit(start, end, kind, name) for (start, kind, name), end in longest.items())
@@ -62,33 +66,34 @@ class Search:
                 found.extend(self._by_prefix.get(word[:length], ()))
         return found
 
-
-def _follow(elements: Elements, text: Text, start: int, positions: set[int]) -> set[int]:
-    """Where a sequence can end that goes on from ``positions`` of a match begun at ``start``."""
-    for element in elements:
-        if isinstance(element, Gap):
-            positions = _skip(element.longest, text, positions)
-        elif isinstance(element, Choice):
-            options = (_follow(option, text, start, positions) for option in element.options)
-            positions = set().union(*options)
-        else:
-            positions = {
-                place + 1
-                for place in positions
-                if place < len(text.words)
-                and element.matches(text.words[place])
-                and (place == start or text.breaks[place] < Break.SENTENCE)
-            }
-        if not positions:
-            break
-    return positions
-
-
-def _skip(longest: int, text: Text, positions: set[int]) -> set[int]:
-    reached = set(positions)
-    for first in positions:
-        for place in range(first, min(first + longest, len(text.words))):
-            if text.breaks[place] >= Break.SENTENCE:
+    def _follow(
+        self, elements: Elements, text: Text, start: int, positions: set[int]
+    ) -> set[int]:
+        """Where a sequence can end that goes on from ``positions`` of a match begun at ``start``."""
+        for element in elements:
+            if isinstance(element, Gap):
+                positions = self._skip(element.longest, text, positions)
+            elif isinstance(element, Choice):
+                options = (self._follow(option, text, start, positions) for option in element.options)
+                positions = set().union(*options)
+            else:
+                positions = {
+                    place + 1
+                    for place in positions
+                    if place < len(text.words)
+                    and element.matches(text.words[place])
+                    and (place == start or text.breaks[place] < Break.SENTENCE)
+                }
+            if not positions:
                 break
-            reached.add(place + 1)
-    return reached
+        return positions
+
+    def _skip(self, longest: int, text: Text, positions: set[int]) -> set[int]:
+        reached = set(positions)
+        for first in positions:
+            for place in range(first, min(first + longest, len(text.words))):
+                stopped = text.words[place] in self._gap_stops
+                if stopped or text.breaks[place] >= Break.SENTENCE:
+                    break
+                reached.add(place + 1)
+        return reached

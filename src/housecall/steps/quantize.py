@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from housecall.artifact import Artifact, Draft, create
+from housecall.artifact import MANIFEST, Artifact, Draft, create
 from housecall.config import Format, QuantizeConfig
 from housecall.machine import cpu_count
 from housecall.progress import bar
@@ -31,48 +31,58 @@ from housecall.steps.base import (
 )
 
 
-def run(config: QuantizeConfig, merged: Artifact, dataset: Artifact, out: Path) -> list[Artifact]:
-    """Make the formats that are not there yet in ``out/FORMAT``; returns all, in order."""
-    importance = _importance(config, merged, dataset, out.parent / "imatrix")
+def run(
+    config: QuantizeConfig, merged: Artifact, dataset: Artifact, out: Path, *, anew: bool = False
+) -> list[Artifact]:
+    """Make the formats in ``out/FORMAT``; returns all, in order.
+
+    Those that are there, of the same parents and config, are kept unless ``anew``.
+    """
+    matrix = out.parent / "imatrix"
+    settings = config.of_matrix()
+    importance = None if anew else _kept(matrix, settings, [merged, dataset])
+    if importance is None:
+        importance = _make_importance(config, merged, dataset, matrix)
+    variants = []
     with ProcessPoolExecutor(cpu_count(), mp_context=get_context("spawn")) as pool:
-        return [variant(fmt, config, merged, importance, out / fmt, pool) for fmt in config.formats]
+        for fmt in config.formats:
+            parents = [merged, importance] if fmt.startswith("gguf-") else [merged]
+            found = None if anew else _kept(out / fmt, config.of_format(fmt), parents)
+            variants.append(found or _make(fmt, config, parents, out / fmt, pool))
+    return variants
 
 
-def variant(
+def _kept(out: Path, settings: dict[str, Any], parents: Sequence[Artifact]) -> Artifact | None:
+    """The artifact at ``out`` if it is whole and was made from this."""
+    if not (out / MANIFEST).exists():
+        return None
+    found = Artifact.load(out, verify=False)
+    made_from = [parent["sha256"] for parent in found.manifest["parents"]]
+    same = found.manifest["config"] == settings and made_from == [p.sha256 for p in parents]
+    return found if same else None
+
+
+def _make(
     fmt: Format,
     config: QuantizeConfig,
-    merged: Artifact,
-    importance: Artifact,
+    parents: Sequence[Artifact],
     out: Path,
     pool: ProcessPoolExecutor,
 ) -> Artifact:
-    """One format; an existing variant of the same parents and config is kept."""
-    is_gguf = fmt.startswith("gguf-")
-    settings = config.of_format(fmt)
-    parents = [merged, importance] if is_gguf else [merged]
-    if (out / "manifest.json").exists():
-        found = Artifact.load(out, verify=False)
-        made_from = [parent["sha256"] for parent in found.manifest["parents"]]
-        if found.manifest["config"] == settings and made_from == [p.sha256 for p in parents]:
-            return found
-    with create(out, "variant", config=settings, parents=parents) as draft:
-        if is_gguf:
-            _make_gguf(fmt, merged, importance, draft, pool)
+    """One variant; ``parents`` are the merged model and, for GGUF, the importance matrix."""
+    with create(out, "variant", config=config.of_format(fmt), parents=parents) as draft:
+        if fmt.startswith("gguf-"):
+            _make_gguf(fmt, parents[0], parents[1], draft, pool)
         else:
-            _make_folder(fmt, merged.path, draft.path)
+            _make_folder(fmt, parents[0].path, draft.path)
         draft.metrics["format"] = fmt
     return Artifact.load(out, verify=False)
 
 
-def _importance(config: QuantizeConfig, merged: Artifact, dataset: Artifact, out: Path) -> Artifact:
-    """The importance matrix of the merged model, made once and kept as an artifact."""
-    settings = config.of_matrix()
-    parents = [merged, dataset]
-    if (out / "manifest.json").exists():
-        found = Artifact.load(out)
-        made_from = [parent["sha256"] for parent in found.manifest["parents"]]
-        if found.manifest["config"] == settings and made_from == [p.sha256 for p in parents]:
-            return found
+def _make_importance(
+    config: QuantizeConfig, merged: Artifact, dataset: Artifact, out: Path
+) -> Artifact:
+    """The importance matrix of the merged model, from the training split."""
     from safetensors.numpy import save_file
 
     from housecall.causal_lm import encode_dialogues, read_dialogues, take_tokens
@@ -83,7 +93,7 @@ def _importance(config: QuantizeConfig, merged: Artifact, dataset: Artifact, out
     dialogues = read_dialogues(dataset.path / "train.jsonl")
     encoded = encode_dialogues(dialogues, template, tokenizer, tokenizer.end_of_turn)
     rows = take_tokens(encoded, config.calibration_tokens)
-    with create(out, "imatrix", config=settings, parents=parents) as draft:
+    with create(out, "imatrix", config=config.of_matrix(), parents=[merged, dataset]) as draft:
         save_file(measure_importance(merged.path, rows), draft.path / "imatrix.safetensors")
         draft.metrics |= {
             "rows": f"the first {len(rows)} of the training split",

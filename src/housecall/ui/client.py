@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -78,7 +78,7 @@ class Api:
         """The lineage of an answer."""
         return self._get(f"/answers/{answer_id}")
 
-    def chat(self, body: Mapping[str, Any]) -> Iterator[Event]:
+    def chat(self, body: Mapping[str, Any]) -> Generator[Event, None, None]:
         """The events of an answer. Closing the generator cancels the answer."""
         asked = {**body, "stream": True}
         with (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -81,7 +81,7 @@ class Conversation:
             turn.status = message["status"]
         return conversation
 
-    def ask(self, api: Api, turn: Turn, options: Mapping[str, Any]) -> Iterator[None]:
+    def ask(self, api: Api, turn: Turn, options: Mapping[str, Any]) -> Generator[None, None, None]:
         """Get the answer to a turn; yields after each change of it. Closing this cancels it."""
         turn.status = "answering"
         try:

@@ -14,7 +14,7 @@ def formatted(text: str) -> str:
 
     A dollar sign is money, not mathematics.
     """
-    return _DOLLAR.sub(r"\\$", text)
+    return _DOLLAR.sub(r"\\$", _IMAGE.sub(r"!\\[", text))
 
 
 def plain(text: object) -> str:

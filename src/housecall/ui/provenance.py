@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from housecall.ui.escape import plain
@@ -20,10 +20,14 @@ _NAMES = {
     "base": "Base model",
 }
 _SHOWN = {
-    "gate": {"kl_mean": "KL", "agreement": "same top token"},
-    "adapter": {"steps": "steps", "tokens": "tokens", "held_out_loss_after": "held-out loss"},
-    "dataset": {"source": "", "rows": "rows", "licence": "licence"},
-    "base": {"origin": "", "parameters": "parameters", "licence": "licence"},
+    "gate": {"kl_mean": "KL {:.3f}", "agreement": "same top token {:.1%}"},
+    "adapter": {
+        "steps": "{:,} steps",
+        "tokens": "{:,} tokens",
+        "held_out_loss_after": "held-out loss {:.2f}",
+    },
+    "dataset": {"source": "{}", "rows": "rows: {}", "licence": "licence {}"},
+    "base": {"origin": "{}", "parameters": "{:,} parameters", "licence": "licence {}"},
 }
 
 
@@ -58,9 +62,9 @@ def describe_lineage(lineage: Sequence[Facts]) -> str:
 def _artifact(entry: Facts) -> str:
     kind = entry["kind"]
     parts = [f"**{_NAMES.get(kind, plain(kind))}** {_hash(entry['sha256'])}"]
-    for key, name in _SHOWN.get(kind, {}).items():
+    for key, form in _SHOWN.get(kind, {}).items():
         if entry.get(key) is not None:
-            parts.append(f"{name} {_value(entry[key])}".strip())
+            parts.append(form.format(_value(entry[key])))
     return " · ".join(parts)
 
 
@@ -68,7 +72,7 @@ def _speed(facts: Facts) -> str:
     timings, tokens = facts["timings"], facts["usage"]["completion_tokens"]
     if timings["ttft_ms"] is None:
         return "no model was asked"
-    parts = [f"first token after {timings['ttft_ms'] / 1000:.2f} s", f"{tokens} tokens"]
+    parts = [f"first token after {timings['ttft_ms'] / 1000:.2f} s", f"tokens: {tokens}"]
     if timings["tokens_per_second"] is not None:
         parts.insert(0, f"{timings['tokens_per_second']:.1f} tokens/s")
     return ", ".join(parts)
@@ -80,7 +84,7 @@ def _guard(facts: Facts) -> str:
     found = plain(guard["level"].replace("_", " ")) if guard["level"] != "none" else "nothing found"
     parts = [f"{found} ({', '.join(rules)})" if rules else found]
     if guard["output"]:
-        parts.append(f"{len(guard['output'])} changes in the answer")
+        parts.append(f"changes in the answer: {len(guard['output'])}")
     if "guard_version" in facts:
         parts.append(f"rules {plain(facts['guard_version'])}")
     return " · ".join(parts)
@@ -97,18 +101,20 @@ def _context(context: Facts | None) -> str:
 
 
 def _sampling(sampling: Facts) -> str:
+    if sampling["temperature"] == 0:
+        return "the likeliest token each time (temperature 0)"
     seed = "random" if sampling["seed"] is None else sampling["seed"]
-    return (
-        f"temperature {_value(sampling['temperature'])}, top-p {_value(sampling['top_p'])}, "
-        f"seed {seed}"
-    )
+    return f"temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}, seed {seed}"
 
 
 def _hash(digest: str) -> str:
     return f"`{digest[:_DIGITS_OF_HASH]}`"
 
 
-def _value(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3g}" if isinstance(value, float) else plain(value)
+def _value(value: object) -> object:
+    """Numbers as they are, everything else as harmless text."""
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(key)} {_value(part)}" for key, part in value.items())
+    return plain(value)

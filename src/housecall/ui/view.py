@@ -17,7 +17,7 @@ _STYLE = """<style>
 .st-key-sessions button :is(div, span) {justify-content: flex-start; min-width: 0}
 .st-key-sessions button p {overflow: hidden; text-overflow: ellipsis; white-space: nowrap}
 .stChatMessage [data-testid="stText"] {white-space: pre-wrap; overflow-wrap: anywhere}
-.stExpander ol {margin-bottom: 0}
+.stExpander ol {margin-bottom: .5rem}
 </style>"""
 
 _BOXES = {

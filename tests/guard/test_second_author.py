@@ -1,7 +1,7 @@
-"""How often the guard alarms where it should, on messages written as patients write.
+"""How often the guard alarms where it should, on messages by someone who had not seen its rules.
 
-The messages are the project's own (cases.jsonl): a floor under regressions, not an estimate of
-how well the guard does elsewhere.
+They are the project's own all the same (cases_second_author.jsonl): a floor under regressions, not
+an estimate of how well the guard does elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from housecall.guard import MedicalGuard
 
 CASES: list[dict[str, Any]] = [
     json.loads(line)
-    for line in (Path(__file__).parent / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in (Path(__file__).parent / "cases_second_author.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
 ]
 URGENT = ("emergency", "crisis")
 
@@ -28,24 +30,24 @@ def guard() -> MedicalGuard:
 
 def test_cases_are_distinct_and_of_both_kinds() -> None:
     assert len({case["text"] for case in CASES}) == len(CASES)
-    assert sum(case["expect"] in URGENT for case in CASES) >= 60
-    assert sum(case["expect"] == "none" for case in CASES) >= 80
+    assert sum(case["level"] in URGENT for case in CASES) >= 60
+    assert sum(case["level"] == "none" for case in CASES) >= 80
 
 
 def test_recall(guard: MedicalGuard) -> None:
-    urgent = [case["text"] for case in CASES if case["expect"] in URGENT]
+    urgent = [case["text"] for case in CASES if case["level"] in URGENT]
     missed = [text for text in urgent if guard.check(text).level not in URGENT]
     assert len(missed) <= 0.1 * len(urgent), missed
 
 
 def test_false_alarms(guard: MedicalGuard) -> None:
-    harmless = [case["text"] for case in CASES if case["expect"] == "none"]
+    harmless = [case["text"] for case in CASES if case["level"] == "none"]
     alarmed = [text for text in harmless if guard.check(text).level in URGENT]
     assert len(alarmed) <= 0.05 * len(harmless), alarmed
 
 
 def test_crises_are_not_taken_for_emergencies_alone(guard: MedicalGuard) -> None:
     """Both tell a number to call; only the crisis message names people to talk to."""
-    crises = [case["text"] for case in CASES if case["expect"] == "crisis"]
+    crises = [case["text"] for case in CASES if case["level"] == "crisis"]
     wrong = [text for text in crises if guard.check(text).level not in ("crisis", "none")]
     assert len(wrong) <= 1, wrong
