@@ -39,6 +39,11 @@ WORKDIR /
 LABEL org.opencontainers.image.licenses=Apache-2.0
 
 FROM runtime AS api
+# The engine's OpenMP, which slim images lack.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgomp1 \
+    && apt-get clean \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=core /opt/housecall /opt/housecall
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip --python /opt/housecall/bin/python install \

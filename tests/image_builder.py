@@ -32,14 +32,14 @@ _SECONDS_FOR_A_COMMAND = 280
 _SECONDS_TO_START = 60
 _SECONDS_TO_STOP = 30
 
-# From inside a container, past any proxy: a URL, a key, and what to post if anything.
-_ASK = """
+ASK = """
 import sys, urllib.request as request
 url, key, *body = sys.argv[1:]
 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 asked = request.Request(url, body[0].encode() if body else None, headers)
 print(request.build_opener(request.ProxyHandler({})).open(asked).read().decode())
 """
+"""Python that asks a URL from inside a container, past any proxy: URL, key, what to post if any."""
 
 
 class Buildah:
@@ -48,12 +48,15 @@ class Buildah:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "tmp").mkdir()
-        self._command = ["buildah", "--storage-driver=vfs"]
-        self._command += [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
+        self._command = ["buildah", f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
         self._environment = os.environ | {
             "BUILDAH_ISOLATION": "chroot",
             "TMPDIR": str(folder / "tmp"),
         }
+        # Much faster than vfs, which copies the whole image for each step, but not to be had
+        # inside of some containers.
+        has_overlay = self.attempt("--storage-driver=overlay", "info")[0] == 0
+        self._command += [f"--storage-driver={'overlay' if has_overlay else 'vfs'}"]
 
     def __call__(self, *arguments: object) -> str:
         """Standard output of a command that has to succeed."""
@@ -118,20 +121,22 @@ class Container:
     def ask(self, url: str, key: str, body: dict[str, Any] | None = None) -> str:
         """What a URL answers, asked from inside."""
         words = [json.dumps(body)] if body else []
-        code, out, log = self.attempt("python", "-c", _ASK, url, key, *words)
-        assert code == 0, log
+        code, out, log = self.attempt("python", "-c", ASK, url, key, *words)
+        assert code == 0, f"{log}\n{self.log.read_text()}"
         return out
 
     @contextmanager
     def started(self, *arguments: str) -> Iterator[psutil.Process]:
-        """Run what the image says it runs until it is healthy, then stop it as Docker would.
+        """Run what the image says it runs: from its health check's first pass to Docker's stop.
 
         Gives the first process inside.
         """
         command = [*(self.config.get("Entrypoint") or []), *(arguments or self.config["Cmd"])]
         process = self._buildah.start(self.log, "run", *self._options, self._name, "--", *command)
         try:
-            self._wait_until_healthy(process)
+            kind, *check = self.config["Healthcheck"]["Test"]
+            assert kind == "CMD"
+            self.wait_for(*check)
             first = _first_inside(process.pid)
             yield first
             first.terminate()
@@ -141,29 +146,20 @@ class Container:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the image's own health check passes."""
-        kind, *check = self.config["Healthcheck"]["Test"]
-        assert kind == "CMD"
+    def wait_for(self, *command: object) -> None:
+        """Run a command inside again and again until it succeeds."""
         deadline = time.monotonic() + _SECONDS_TO_START
-        while self.attempt(*check)[0] != 0:
-            assert process.poll() is None, self.log.read_text()
+        while self.attempt(*command)[0] != 0:
             assert time.monotonic() < deadline, self.log.read_text()
 
 
-def mounts(folder: Path) -> list[str]:
-    """What is mounted in a folder, the newest first."""
-    targets = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [target for target in reversed(targets) if Path(target).is_relative_to(folder)]
-
-
-def remove(folder: Path) -> list[str]:
-    """Delete a folder, and nothing through a mount left in it; returns those mounts."""
-    left = mounts(folder)
-    for target in left:
-        subprocess.run(["umount", "--lazy", target], check=True)
+def remove(folder: Path) -> None:
+    """Delete a folder, and nothing through what is mounted in it."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    for target in reversed([line.split()[1] for line in lines]):
+        if Path(target).is_relative_to(folder):
+            subprocess.run(["umount", target], check=True)
     shutil.rmtree(folder)
-    return left
 
 
 def _first_inside(pid: int) -> psutil.Process:

@@ -198,7 +198,7 @@ async def test_the_lineage_of_an_answer_is_saved_without_its_words(make: Any) ->
 
 
 async def test_an_emergency_message_comes_before_every_token(make: Any) -> None:
-    answerer = await make(FakeEngine(["Sit down."]))
+    answerer = await make(FakeEngine(["Sit down."]), after_emergency="continue")
     events = await events_of(answerer, chat("I have chest pain"))
     assert isinstance(events[0], Guarded)
     assert events[0].guard.message == CALL
@@ -211,8 +211,8 @@ async def test_an_emergency_message_comes_before_every_token(make: Any) -> None:
 @pytest.mark.parametrize(
     ("message", "flags", "asked"),
     [
-        ("I have chest pain", {}, True),
-        ("I have chest pain", {"after_emergency": "stop"}, False),
+        ("I have chest pain", {}, False),
+        ("I have chest pain", {"after_emergency": "continue"}, True),
         ("I see no way out", {}, False),
         ("I see no way out", {"after_crisis": "continue"}, True),
     ],

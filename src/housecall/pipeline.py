@@ -19,6 +19,7 @@ from housecall.config import Recipe, differences, dump_recipe, load_recipe
 from housecall.errors import ArtifactError, ConfigError
 from housecall.lineage import PROMOTED, RECIPE
 from housecall.progress import console
+from housecall.sources import source_hash
 
 STEPS = ("prepare", "train", "merge", "quantize", "gate", "bench")
 Report = Callable[[str, float, bool], None]
@@ -100,9 +101,26 @@ def is_done(run: Run, step: str) -> bool:
         return all(
             _matches(run.artifact(name), config, [run.artifact(p).sha256 for p in parents])
             for name, config, parents in _expected(run, step)
-        ) and (step != "gate" or (run.path / PROMOTED).is_file())
+        ) and _EXTRA.get(step, _nothing_more)(run)
     except ArtifactError:
         return False
+
+
+def _same_rows(run: Run) -> bool:
+    """A data set's file that was edited is another data set; one that is not here can't be."""
+    now = source_hash(run.recipe.data)
+    return now is None or now == run.artifact("dataset").metrics["source_sha256"]
+
+
+def _nothing_more(_: Run) -> bool:
+    return True
+
+
+# What a step's being done takes besides its artifacts.
+_EXTRA: dict[str, Callable[[Run], bool]] = {
+    "prepare": _same_rows,
+    "gate": lambda run: (run.path / PROMOTED).is_file(),
+}
 
 
 def _matches(artifact: Artifact, config: dict[str, Any], parents: Sequence[str]) -> bool:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     country: str | None = Field(None, description="country whose emergency numbers are given")
     after_emergency: Literal["continue", "stop"] = Field(
-        "continue", description="whether the model adds to an emergency message"
+        "stop", description="whether the model adds to an emergency message"
     )
     after_crisis: Literal["continue", "stop"] = Field(
         "stop", description="whether the model adds to a crisis message"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from housecall.artifact import hash_file
 from housecall.config import DataConfig
 from housecall.errors import DataError
 from housecall.types import Message, Role
@@ -58,9 +60,13 @@ def source_name(config: DataConfig) -> str:
     return config.source if known else Path(config.source).name
 
 
-def source_file(config: DataConfig) -> Path | None:
-    """The local file behind a source, if it is one (its hash goes into the lineage)."""
-    return None if ":" in config.source[:8] else Path(config.source).expanduser()
+def source_hash(config: DataConfig) -> str | None:
+    """SHA-256 of the file behind a source; None for the hub, and for a file that is not here."""
+    if config.source in BUILTIN:
+        raw = (resources.files("housecall") / "data" / BUILTIN[config.source]).read_bytes()
+        return hashlib.sha256(raw).hexdigest()
+    path = Path(config.source).expanduser()
+    return hash_file(path) if path.is_file() else None
 
 
 def _open(source: str) -> Iterator[Any]:

@@ -30,6 +30,7 @@ def app_of(tmp_path: Path) -> Iterator[Callable[..., FastAPI]]:
     with ExitStack() as stores:
 
         def make(engine: FakeEngine | None = None, **flags: Any) -> FastAPI:
+            flags = {"after_emergency": "continue", **flags}  # so that both voices are heard
             settings = load_settings(data_dir=tmp_path, **flags)
             store = SessionStore(settings.database)
             stores.callback(store.close)

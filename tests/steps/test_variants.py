@@ -14,7 +14,7 @@ from housecall.errors import ArtifactError, ConfigError, GateRefused
 from housecall.lineage import chain, served_model
 from housecall.pipeline import STEPS, Run, change_run, execute, is_done, open_run
 from housecall.steps import gate
-from tiny_runs import tiny_recipe
+from tiny_runs import tiny_recipe, write_rows
 
 
 @pytest.fixture
@@ -104,6 +104,17 @@ def test_a_changed_key_makes_anew_only_what_depends_on_it(copy: Run) -> None:
     execute(changed, stop="gate")
     assert is_done(changed, "gate")
     assert Artifact.load(changed.path / "gate").manifest["config"]["tokens"] == 200
+
+
+def test_an_edited_data_file_is_prepared_anew(tiny_llama: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    run = open_run(tmp_path / "run", tiny_recipe(tiny_llama, file))
+    execute(run, stop="prepare")
+    assert is_done(run, "prepare")
+    write_rows(file, 40)
+    assert not is_done(run, "prepare")
+    file.unlink()
+    assert is_done(run, "prepare")
 
 
 def test_a_folder_with_other_things_in_it_is_not_taken(tmp_path: Path, tiny_llama: Path) -> None:

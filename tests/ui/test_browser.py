@@ -113,6 +113,18 @@ def test_stopping_ends_the_answer(
     assert page.get_by_text("word word").is_visible()
 
 
+def test_the_page_notices_by_itself_that_the_model_is_ready(
+    browser: playwright.Browser, address: str, engine: FakeEngine
+) -> None:
+    engine.available = False
+    page = browser.new_page()
+    page.goto(address)
+    loading = page.get_by_text("the model is loading")
+    loading.wait_for()
+    engine.available = True
+    loading.wait_for(state="detached")
+
+
 def _say(page: playwright.Page, address: str, message: str) -> None:
     page.goto(address)
     box = page.get_by_test_id("stChatInputTextArea")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from housecall.server.run import serve as run_server
 from housecall.sessions import new_id
 from housecall.settings import load_settings
 from housecall.types import Message, Sampling
+from housecall.ui.launch import command
 
 
 def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
@@ -83,10 +84,10 @@ def up(
 
 def _run_apart(recipe_name: str, overrides: tuple[str, ...]) -> None:
     """The pipeline in a process of its own, so that the server does not carry torch's memory."""
-    command = [sys.executable, "-m", "housecall", "run", recipe_name]
+    pipeline = [sys.executable, "-m", "housecall", "run", recipe_name]
     for override in overrides:
-        command += ["--set", override]
-    process = subprocess.Popen(command)
+        pipeline += ["--set", override]
+    process = subprocess.Popen(pipeline)
     try:
         code = process.wait()
     except KeyboardInterrupt:  # the terminal sent it to both: let the run say its last word
@@ -121,20 +122,10 @@ def _ui_process(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Streamlit in a child process that ends with this one."""
     if util.find_spec("streamlit") is None:
         raise MissingPackage("the UI needs Streamlit", "'housecall[ui]'")
-    with resources.as_file(resources.files("housecall") / "ui" / "app.py") as app:
-        command = [sys.executable, "-m", "streamlit", "run", str(app)]
-        options = {
-            "server.address": "127.0.0.1",
-            "server.port": str(port),
-            "server.headless": "true",
-            "browser.gatherUsageStats": "false",
-            "server.fileWatcherType": "none",
-        }
-        command += [f"--{name}={value}" for name, value in options.items()]
-        environment = {**os.environ, "HOUSECALL_URL": url}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    environment = {**os.environ, "HOUSECALL_URL": url}
+    process = subprocess.Popen(command(port), env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()

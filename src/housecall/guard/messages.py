@@ -26,7 +26,7 @@ class CrisisLine(Strict):
 class Country(Strict):
     """The numbers of a country; ``codes`` are other codes it goes by."""
 
-    codes: list[str] = []
+    codes: list[str] = Field(default=[])
     emergency: str
     source: str
     checked: str

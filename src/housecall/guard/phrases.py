@@ -72,19 +72,6 @@ Elements = tuple[Element, ...]
 Concepts = Mapping[str, Sequence[Elements]]
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """A sequence and its anchor: the word that a search looks up first.
-
-    The phrase begins ``nearest`` to ``farthest`` words before its anchor.
-    """
-
-    elements: Elements
-    anchor: Word
-    nearest: int
-    farthest: int
-
-
 def parse(pattern: str, spellings: Spellings, concepts: Concepts) -> list[Elements]:
     """The alternatives of a pattern. Raises PhraseError."""
     parser = _Parser(pattern, spellings, concepts)
@@ -94,25 +81,36 @@ def parse(pattern: str, spellings: Spellings, concepts: Concepts) -> list[Elemen
     return options
 
 
-def anchored(elements: Elements) -> list[Phrase]:
-    """Phrases with an anchor for a sequence; a choice that has none is taken apart.
+def with_words(elements: Elements) -> list[Elements]:
+    """The sequence if it has a word that must be there, else its choices taken apart.
 
     Raises PhraseError for a sequence that could match without any word.
     """
-    words = [(place, e) for place, e in enumerate(elements) if isinstance(e, Word)]
-    if words:
-        place, anchor = max(words, key=lambda item: _rarity(item[1]))
-        nearest, farthest = _widths(elements[:place])
-        return [Phrase(elements, anchor, nearest, farthest)]
+    if any(isinstance(element, Word) for element in elements):
+        return [elements]
     for place, choice in enumerate(elements):
         if isinstance(choice, Choice):
             before, after = elements[:place], elements[place + 1 :]
             return [
-                phrase
+                sequence
                 for option in choice.options
-                for phrase in anchored((*before, *option, *after))
+                for sequence in with_words((*before, *option, *after))
             ]
     raise PhraseError("it could match without any word: name a word that must be there")
+
+
+def widths(elements: Elements) -> tuple[int, int]:
+    """The fewest and the most words that a sequence covers."""
+    fewest = most = 0
+    for element in elements:
+        low = high = 1
+        if isinstance(element, Gap):
+            low, high = 0, element.longest
+        elif isinstance(element, Choice):
+            options = [widths(option) for option in element.options]
+            low, high = min(low for low, _ in options), max(high for _, high in options)
+        fewest, most = fewest + low, most + high
+    return fewest, most
 
 
 class _Parser:
@@ -192,32 +190,13 @@ def _gap(token: str) -> Gap:
 
 
 def _choice(options: Sequence[Elements]) -> Element:
-    """A choice; of single words it is one word with many forms."""
-    words: list[Word] = []
-    for option in options:
-        if len(option) != 1 or not isinstance(option[0], Word):
-            return Choice(tuple(options))
-        words.append(option[0])
-    return Word(
+    """A choice, its single words joined into one word with many forms: that is quick to follow."""
+    words = [option[0] for option in options if len(option) == 1 and isinstance(option[0], Word)]
+    longer = [option for option in options if len(option) > 1 or not isinstance(option[0], Word)]
+    word = Word(
         frozenset().union(*(word.words for word in words)),
         tuple(prefix for word in words for prefix in word.prefixes),
     )
-
-
-def _rarity(word: Word) -> int:
-    """Long words are rare ones: the length of the shortest form."""
-    return min(len(form) for form in (*word.words, *word.prefixes))
-
-
-def _widths(elements: Elements) -> tuple[int, int]:
-    """The fewest and the most words that a sequence covers."""
-    fewest = most = 0
-    for element in elements:
-        low = high = 1
-        if isinstance(element, Gap):
-            low, high = 0, element.longest
-        elif isinstance(element, Choice):
-            widths = [_widths(option) for option in element.options]
-            low, high = min(low for low, _ in widths), max(high for _, high in widths)
-        fewest, most = fewest + low, most + high
-    return fewest, most
+    if not longer:
+        return word
+    return Choice((*longer, (word,)) if words else tuple(longer))

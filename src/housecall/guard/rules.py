@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from housecall.errors import ConfigError
 from housecall.guard.context import CUE
 from housecall.guard.packs import Cues, Language, Pack, Rule, read_packs, read_yaml
-from housecall.guard.phrases import Elements, Phrase, PhraseError, anchored, parse
+from housecall.guard.phrases import Elements, PhraseError, parse, with_words
 from housecall.guard.search import Search
 from housecall.guard.text import Spellings, Text, fold, read_text
 
@@ -47,9 +47,7 @@ def load_rules(folder: Traversable) -> RuleSet:
     return RuleSet(
         {rule.id: rule for pack in packs.values() for rule in pack.rules},
         tuple(compiler.combinations),
-        Search(
-            [*compiler.phrases, *compiler.combined_concepts()], frozenset(language.gap_stops)
-        ),
+        Search([*compiler.phrases, *compiler.combined_concepts()], frozenset(language.gap_stops)),
         compiler.spellings,
         frozenset(language.function_words),
         language.language,
@@ -64,14 +62,13 @@ class _Compiler:
             fold(key): tuple(fold(value).split()) for key, value in language.spellings.items()
         }
         self.combinations: list[tuple[str, tuple[str, ...]]] = []
-        self.phrases: list[tuple[str, str, Phrase]] = []
+        self.phrases: list[tuple[str, str, Elements]] = []
         self._concepts: dict[str, list[Elements]] = {}
 
     def add_concepts(self, file: str, pack: Pack) -> None:
         for name, patterns in pack.concepts.items():
             where = f"guard file {file}: concept {name!r}"
-            options = [option for p in patterns for option, _ in self._compile(p, where)]
-            self._concepts[name] = options
+            self._concepts[name] = [e for p in patterns for e in self._compile(p, where)]
 
     def add_cues(self, cues: Cues) -> None:
         for name, patterns in cues:
@@ -91,21 +88,20 @@ class _Compiler:
                 raise ConfigError(f"{where}: combination {combination!r}: {problem}")
             self.combinations.append((rule.id, names))
 
-    def combined_concepts(self) -> Iterator[tuple[str, str, Phrase]]:
+    def combined_concepts(self) -> Iterator[tuple[str, str, Elements]]:
         """Phrases of the concepts that a combination asks for."""
         for name in sorted({name for _, names in self.combinations for name in names}):
             for elements in self._concepts[name]:
-                for phrase in anchored(elements):
-                    yield CONCEPT, name, phrase
+                yield CONCEPT, name, elements
 
     def _add(self, kind: str, name: str, patterns: Collection[str], where: str) -> None:
         for pattern in patterns:
-            for _, phrases in self._compile(pattern, where):
-                self.phrases.extend((kind, name, phrase) for phrase in phrases)
+            for elements in self._compile(pattern, where):
+                self.phrases.append((kind, name, elements))
 
-    def _compile(self, pattern: str, where: str) -> list[tuple[Elements, list[Phrase]]]:
+    def _compile(self, pattern: str, where: str) -> list[Elements]:
         try:
             options = parse(pattern, self.spellings, self._concepts)
-            return [(option, anchored(option)) for option in options]
+            return [elements for option in options for elements in with_words(option)]
         except PhraseError as error:
             raise ConfigError(f"{where}: pattern {pattern!r}: {error}") from error

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from housecall.artifact import Artifact, Draft, create, hash_file
+from housecall.artifact import Artifact, Draft, create
 from housecall.chat_template import ChatTemplate, encode
 from housecall.config import DataConfig
 from housecall.errors import DataError
 from housecall.progress import bar
-from housecall.sources import BadRow, Row, read_rows, source_file, source_name
+from housecall.sources import BadRow, Row, read_rows, source_hash, source_name
 from housecall.steps.base import HfTokenizer, load_template
 from housecall.types import Message
 
@@ -48,7 +48,6 @@ def run(config: DataConfig, base: Artifact, out: Path) -> Artifact:
     """
     tokenizer = HfTokenizer(base.path)
     template = load_template(base.path, tokenizer)
-    file = source_file(config)
     with create(
         out, "dataset", config=config.model_dump(mode="json"), parents=[base], seed=config.seed
     ) as draft:
@@ -65,7 +64,7 @@ def run(config: DataConfig, base: Artifact, out: Path) -> Artifact:
         draft.licences["data"] = {"source": source_name(config), "licence": licence}
         draft.metrics |= {
             "source": source_name(config),
-            "source_sha256": hash_file(file) if file else None,
+            "source_sha256": source_hash(config),
             "system_prompt": _system_prompt(kept),
             "rows": {name: len(rows) for name, rows in splits.items()},
             "tokens": {name: sum(r.tokens for r in rows) for name, rows in splits.items()},

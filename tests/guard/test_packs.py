@@ -1,0 +1,135 @@
+"""A pack that is wrong is refused, with its file, its rule and what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from housecall.errors import ConfigError
+from housecall.guard import MedicalGuard
+
+SHIPPED = Path(str(resources.files("housecall.guard")))
+
+RULE = """
+pack: extra
+review: test
+rules:
+  - id: hiccups
+    level: emergency
+    title: Hiccups
+    why: For the test.
+    source: none
+    sign: hiccups
+    patterns: [hiccups]
+    examples: {positive: [I have hiccups], negative: [I am well]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(SHIPPED / "packs", tmp_path / "packs")
+    shutil.copy(SHIPPED / "messages.yaml", tmp_path)
+    return tmp_path
+
+
+def extra(folder: Path, text: str) -> Path:
+    file = folder / "packs" / "en" / "extra.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ConfigError) as error:
+        MedicalGuard.load(folder=folder)
+    return str(error.value)
+
+
+def test_a_pack_more_is_read(folder: Path) -> None:
+    assert MedicalGuard.load(folder=folder).check("I have hiccups").level == "none"
+    extra(folder, RULE)
+    result = MedicalGuard.load(folder=folder).check("I have hiccups")
+    assert result.level == "emergency"
+    assert "hiccups" in result.message
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda t: t.replace("[hiccups]", "['(hic']"), ["extra.yaml", "hiccups", "'('"]),
+        (
+            lambda t: t.replace("[hiccups]", "[<hic>]"),
+            ["extra.yaml", "hiccups", "no concept <hic>"],
+        ),
+        (
+            lambda t: t.replace("[hiccups]", "[no]"),
+            ["extra.yaml", "hiccups", "patterns.0", "string"],
+        ),
+        (lambda t: t.replace("[hiccups]", "[]"), ["extra.yaml", "hiccups", "needs patterns"]),
+        (
+            lambda t: t.replace("patterns", "pattern"),
+            ["extra.yaml", "hiccups", "pattern:", "Extra"],
+        ),
+        (
+            lambda t: t.replace("level: emergency", "level: high"),
+            ["extra.yaml", "hiccups", "level"],
+        ),
+        (lambda t: t.replace("    why: For the test.\n", ""), ["extra.yaml", "hiccups", "why"]),
+        (lambda t: t.replace("[I have hiccups]", "[]"), ["extra.yaml", "hiccups", "positive"]),
+        (
+            lambda t: t.replace("id: hiccups", "id: stroke"),
+            ["extra.yaml", "'stroke'", "emergency.yaml"],
+        ),
+        (lambda t: t + "    combinations: [fever]\n", ["hiccups", "needs two concepts"]),
+        (lambda t: t + "    combinations: [fever + hics]\n", ["hiccups", "no concept 'hics'"]),
+        (lambda t: t + "    message: shout\n", ["hiccups", "no message 'shout'"]),
+        (lambda t: t + "    title: Again\n", ["extra.yaml", "'title' is there twice"]),
+        (
+            lambda t: t + "concepts: {fever: [hot]}\n",
+            ["extra.yaml", "concept 'fever'", "concepts.yaml"],
+        ),
+        (lambda t: t + "  - ]\n", ["extra.yaml", "not valid YAML"]),
+        (lambda t: "- just\n- a list\n", ["extra.yaml"]),
+        (lambda t: "", ["extra.yaml"]),
+    ],
+)
+def test_a_malformed_pack_is_refused(
+    folder: Path, change: Callable[[str], str], parts: list[str]
+) -> None:
+    extra(folder, change(RULE))
+    message = refused(folder)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+    extra(folder, "").write_bytes(b"pack: \xff\xfe")
+    assert "extra.yaml" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["language.yaml", "reading.yaml"])
+def test_a_missing_file_is_an_error_and_not_a_guard_without_it(folder: Path, name: str) -> None:
+    (folder / "packs" / "en" / name).unlink()
+    assert name in refused(folder)
+
+
+def test_no_packs_or_no_rules_is_an_error(folder: Path) -> None:
+    for name in ("crisis", "dose", "emergency"):
+        (folder / "packs" / "en" / f"{name}.yaml").unlink()
+    assert "no rule" in refused(folder)
+    shutil.rmtree(folder / "packs")
+    assert "packs/en" in refused(folder)
+
+
+def test_the_version_follows_the_bytes_and_not_the_place(folder: Path) -> None:
+    shipped = MedicalGuard.load().version
+    assert MedicalGuard.load(folder=folder).version == shipped
+    extra(folder, RULE)
+    changed = MedicalGuard.load(folder=folder).version
+    assert changed != shipped
+    with (folder / "messages.yaml").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert MedicalGuard.load(folder=folder).version not in (changed, shipped)
