@@ -70,12 +70,13 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
         --no-cache-dir --no-deps --no-index /wheels/*.whl
 LABEL org.opencontainers.image.title="Housecall UI" \
       org.opencontainers.image.description="A web page that chats through the Housecall API"
+# Without a name of its own, Streamlit asks a server on the internet for the address it has there.
 ENV HOUSECALL_URL=http://api:8000 \
+    STREAMLIT_BROWSER_SERVER_ADDRESS=localhost \
     STREAMLIT_SERVER_PORT=8501
 USER 10001:10001
 EXPOSE 8501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['STREAMLIT_SERVER_PORT']), timeout=4); c.request('GET', '/_stcore/health'); raise SystemExit(c.getresponse().status != 200)"]
-# `housecall ui` listens on loopback only. Without browser.serverAddress, Streamlit would ask a
-# server on the internet for the address it has there.
-CMD ["python", "-c", "import os; from housecall.ui.launch import command; run = command(int(os.environ['STREAMLIT_SERVER_PORT'])); os.execv(run[0], [*run, '--server.address=0.0.0.0', '--browser.serverAddress=localhost'])"]
+# What `housecall ui` runs (usage statistics off), but reachable from outside of the container.
+CMD ["python", "-c", "import os; from housecall.ui.launch import command; run = command(int(os.environ['STREAMLIT_SERVER_PORT'])); os.execv(run[0], [*run, '--server.address=0.0.0.0'])"]

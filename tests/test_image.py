@@ -131,6 +131,8 @@ def test_api_image_answers_a_chat(api: Container, api_port: int) -> None:
         assert answer["text"].strip()
         assert answer["usage"]["completion_tokens"] > 0
         assert answer["model"]["gated"] is False
+        asked["message"] = "I have crushing chest pain and my left arm is numb."
+        assert json.loads(api.ask(f"{url}/chat", KEY, asked))["guard"]["level"] == "emergency"
         saved = json.loads(api.ask(f"{url}/answers/{answer['id']}", KEY))
         assert saved["model"]["sha256"] == answer["model"]["sha256"]
 

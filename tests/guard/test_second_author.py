@@ -1,7 +1,7 @@
 """How often the guard alarms where it should, on messages by someone who had not seen its rules.
 
-They are the project's own all the same (cases_second_author.jsonl): a floor under regressions, not
-an estimate of how well the guard does elsewhere.
+At first it found 47 of the 60 urgent ones; the rules were then mended with these very messages, so
+they are a floor under regressions now, not an estimate of how well the guard does elsewhere.
 """
 
 from __future__ import annotations
