@@ -23,6 +23,19 @@ from tiny_models import make_tiny_llama, make_tiny_sentencepiece
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 
 
+_SLOWEST_LAST = ("e2e", "ui", "test_image.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first: a failure shows early, and the long parts come last."""
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.parts
+        return next((i for i, name in enumerate(_SLOWEST_LAST, 1) if name in parts), 0)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder for each test, and none of the settings of whoever runs the tests."""

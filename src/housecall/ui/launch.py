@@ -9,6 +9,8 @@ _APP = Path(__file__).with_name("app.py")
 _SETTINGS = {
     "server.address": "127.0.0.1",
     "server.headless": "true",
+    # Without it Streamlit may ask a service on the web for this machine's address.
+    "browser.serverAddress": "127.0.0.1",
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
