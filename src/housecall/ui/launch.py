@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,8 +10,6 @@ _APP = Path(__file__).with_name("app.py")
 _SETTINGS = {
     "server.address": "127.0.0.1",
     "server.headless": "true",
-    # Without it Streamlit may ask a service on the web for this machine's address.
-    "browser.serverAddress": "127.0.0.1",
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
@@ -22,7 +21,13 @@ _SETTINGS = {
 }
 
 
+# Without an address to show, Streamlit asks a service on the web for this machine's.
+_SHOWN = "STREAMLIT_BROWSER_SERVER_ADDRESS"
+
+
 def command(port: int) -> list[str]:
     """What to run; the API's address goes with it as HOUSECALL_URL in the environment."""
     flags = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+    if _SHOWN not in os.environ:
+        flags.append("--browser.serverAddress=127.0.0.1")
     return [sys.executable, "-m", "streamlit", "run", str(_APP), f"--server.port={port}", *flags]
