@@ -23,7 +23,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(engine: FakeEngine | None = None, **flags: object) -> str:
-            settings = load_settings(data_dir=tmp_path, **flags)
+            settings = load_settings(after_emergency="continue", data_dir=tmp_path, **flags)
             store = SessionStore(settings.database)
             stack.callback(store.close)
             app = create_app(engine or FakeEngine(), ScriptedGuard(), MODEL, store, settings)
