@@ -22,6 +22,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
     "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "WANDB_DISABLED": "true",

@@ -139,7 +139,7 @@ def _hub(name: str) -> Iterator[Any]:
 
         yield from datasets.load_dataset(name, split="train", streaming=True)
     except Exception as error:  # many libraries' errors mean one thing here
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:100]
         raise DataError(
             f"data.source hub:{name}: could not be had from the Hugging Face hub "
             f"({type(error).__name__}: {reason}); without a network give a file: "

@@ -102,7 +102,7 @@ def _hub_folder(name: str) -> tuple[Path, str]:
             snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES)
         )
     except Exception as error:  # many libraries' errors mean one thing here
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:100]
         raise ConfigError(
             f"base.source hub:{name}: could not be had from the Hugging Face hub "
             f"({type(error).__name__}: {reason}); without a network give a folder that holds "
