@@ -23,7 +23,6 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-GGUF_FILE = "model.gguf"
 CONFIG_FILES = ("config.json", "generation_config.json")
 
 

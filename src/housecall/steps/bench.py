@@ -20,9 +20,10 @@ from housecall.chat_template import encode
 from housecall.config import BenchConfig
 from housecall.engines import engine_class
 from housecall.engines.base import Engine
+from housecall.lineage import GGUF_FILE
 from housecall.machine import cpu_count
 from housecall.progress import Bar, bar
-from housecall.steps.base import GGUF_FILE, HfTokenizer, load_template
+from housecall.steps.base import HfTokenizer, load_template
 from housecall.types import Sampling
 
 _CTX = 2048

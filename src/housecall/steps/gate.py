@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from housecall.artifact import Artifact, Journal, create, write_json
 from housecall.config import GateConfig
 from housecall.errors import ArtifactError, GateRefused
+from housecall.lineage import GGUF_FILE, PROMOTED
 from housecall.progress import bar
-from housecall.steps.base import GGUF_FILE, HfTokenizer, load_template, read_json
+from housecall.steps.base import HfTokenizer, load_template, read_json
 
 if TYPE_CHECKING:
     import torch
 
     from housecall.causal_lm import Batch
-
-PROMOTED = "promoted.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, Draft, create
 from housecall.config import Format, QuantizeConfig
+from housecall.lineage import GGUF_FILE
 from housecall.machine import cpu_count
 from housecall.progress import bar
 from housecall.steps.base import (
-    GGUF_FILE,
     TOKENIZER_FILES,
     HfTokenizer,
     copy_files,
