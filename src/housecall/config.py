@@ -114,7 +114,7 @@ class QuantizeConfig(_Config):
 
 
 class GateConfig(_Config):
-    """What a variant may lose against FP16 on the same held-out tokens, and what is preferred.
+    """What a variant may lose against FP16 on the same held-out tokens.
 
     ``max_kl``: mean Kullback-Leibler divergence from FP16, in nats a token. ``min_agreement``:
     share of tokens where the most likely token is the same. ``max_loss_increase``: relative.
@@ -124,7 +124,6 @@ class GateConfig(_Config):
     max_kl: float = Field(default=0.1, gt=0)
     min_agreement: float = Field(default=0.85, ge=0, le=1)
     max_loss_increase: float = Field(default=0.03, gt=0)
-    prefer: Literal["size", "speed"] = "size"
 
 
 class BenchConfig(_Config):
