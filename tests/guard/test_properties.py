@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import sys
+from collections import Counter
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,26 @@ ALARM = "no fever but I can't breathe"
 # Letters that grow, shrink or vanish when normalised, and what no encoder takes.
 ODD = ["\u200b", "\u0301", "\ufb01", "\u0130", "\u00df", "\ud800", "\u2019", "\uff43", "\x00", "\n"]
 PIECES = st.sampled_from([*ODD, "I can't breathe", "chest pain", "no", "but", " ", ". ", "stroke"])
+
+
+# Measured: at most 51. Seconds belong in benchmarks/: a busy machine must not fail a test.
+CALLS_A_CHARACTER = 60
+
+
+def calls_to_read(text: str) -> int:
+    """How many functions the guard calls for a text: work that no clock has to measure."""
+    events: Counter[str] = Counter()
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        events[event] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        GUARD.check(text)
+    finally:
+        sys.setprofile(before)
+    return events["call"] + events["c_call"]
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
@@ -75,12 +97,10 @@ def test_history_completes_a_combination_but_alarms_only_on_news() -> None:
     "unit",
     ["a", "no ", "i ", "chest ", "can not ", "pain in my ", "my father had ", "chest pain ", "'"],
 )
-def test_adversarial_text_is_read_in_half_a_second(unit: str) -> None:
-    text = (unit * 32_768)[:32_768]
-    GUARD.check("warm up")
-    started = time.process_time()
-    GUARD.check(text)
-    assert time.process_time() - started < 0.5
+def test_adversarial_text_takes_work_in_proportion_to_its_length(unit: str) -> None:
+    short, long = (calls_to_read((unit * length)[:length]) for length in (4_096, 32_768))
+    assert long <= 8.5 * short
+    assert long <= CALLS_A_CHARACTER * 32_768
 
 
 def test_a_megabyte_is_read_to_its_end() -> None:
