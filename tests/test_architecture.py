@@ -42,6 +42,10 @@ LAYERS = (
     "causal_lm",
     "importance",
     "steps/__init__ steps/base",
+    "training/__init__ training/functions training/batches training/processes training/curves",
+    "training/weights training/checkpoint training/adapter training/memory",
+    "training/decoder training/safety",
+    "training/trainer",
     "steps/*",
     # ... and conversations: kept, and cut to the window
     "migrations/__init__ migrations/env migrations/versions/*",
@@ -70,7 +74,7 @@ LAYERS = (
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "sources")
+TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "training/*", "sources")
 """What needs the extra ``train``."""
 
 SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")

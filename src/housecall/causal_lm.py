@@ -156,6 +156,18 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def training_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """What ``train.precision`` names; ``auto`` is bfloat16 where the hardware multiplies it.
+
+    A GPU without it (such as a T4) computes in float16, with its loss scaled; a CPU in float32.
+    """
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if precision != "auto":
+        return named[precision]
+    found = compute_dtype(device)
+    return torch.float16 if device.type == "cuda" and found == torch.float32 else found
+
+
 def compute_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it, else float32."""
     if device.type == "cuda":

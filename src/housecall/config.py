@@ -31,8 +31,8 @@ Format = Literal[
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ATTENTION_LAYERS = LINEAR_LAYERS[:4]
+LinearLayer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LINEAR_LAYERS: tuple[LinearLayer, ...] = get_args(LinearLayer)
 
 
 class _Config(BaseModel):
@@ -66,11 +66,20 @@ class DataConfig(_Config):
 
 
 class TrainConfig(_Config):
-    """QLoRA (Dettmers et al. 2023): LoRA adapters over a base frozen in 4-bit NormalFloat."""
+    """QLoRA (Dettmers et al. 2023): LoRA adapters over a base frozen in 4-bit NormalFloat.
+
+    ``tokens_per_step`` of real text go into one step of the optimiser, ``micro_batch_tokens`` of
+    them through the model at once. ``evaluations`` are spread evenly; ``patience`` of them in a
+    row without a better loss on ``eval_tokens`` of held-out rows end the training (0: never). The
+    adapter of the best one is kept. ``safety_tokens`` is the length of the answers by which the
+    base and the result are compared (0: not compared).
+    """
 
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     tokens_per_step: int = Field(default=2048, ge=16)
+    micro_batch_tokens: int = Field(default=2048, ge=16)
+    gradient_checkpointing: bool = False
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -78,10 +87,15 @@ class TrainConfig(_Config):
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers: tuple[str, ...] = LINEAR_LAYERS
+    layers: tuple[LinearLayer, ...] = Field(default=LINEAR_LAYERS, min_length=1)
     quantization: Literal["nf4", "none"] = "nf4"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    evaluations: int = Field(default=4, ge=1)
     eval_tokens: int = Field(default=4096, ge=64)
+    patience: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=30.0, ge=0)
+    safety_tokens: int = Field(default=64, ge=0)
+    trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     seed: int = 0
 
 

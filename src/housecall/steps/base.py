@@ -66,6 +66,10 @@ class HfTokenizer:
         tokenizer = self._controls if special else self._plain
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, control tokens left out."""
+        return str(self._controls.decode(ids, skip_special_tokens=True)).strip()
+
     def token(self, name: str) -> str:
         """The text of ``bos_token``, ``eos_token``...; empty when there is none."""
         value = self.settings.get(name)
