@@ -20,7 +20,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "housecall"
 # another. A new file gets the highest line that its imports allow, or one between.
 LAYERS = (
     # 0 ground: values and errors of all, this machine, a terminal's progress bars
-    "__init__ types errors machine progress",
+    "__init__ types errors machine",
+    "progress",
     # 1 one thing each
     "settings config artifact template_sandbox gguf/__init__ gguf/mixture",
     "chat_template sources lineage gguf/llama",
