@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -157,35 +158,37 @@ class CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
         """``q`` (tokens, heads, width), ``k`` and ``v`` (tokens, key heads, width)."""
-        heads, key_heads = q.shape[1], k.shape[1]
+        (heads, width), key_heads = q.shape[1:], k.shape[1]
         out = torch.empty_like(q)
-        shares: list[Tensor] = []
+        kept: list[Tensor] = []
         for block in _blocks(lengths):
-            scaled = _heads_first(q[block.rows], block.queries, 1 / math.sqrt(q.shape[-1]))
-            scores = scaled.view(key_heads, -1, q.shape[-1]) @ block.of_keys(k).mT
+            queries = _heads_first(q[block.rows], block.queries, 1 / math.sqrt(width))
+            queries = queries.view(key_heads, -1, width)
+            keys, values = (_heads_first(x[block.seen], block.keys) for x in (k, v))
+            scores = queries @ keys.mT
             block.hide_what_comes_later(scores)
             share = torch.softmax(scores, dim=-1)
-            attended = (share @ block.of_keys(v)).view(heads, block.queries, -1)
+            attended = (share @ values).view(heads, block.queries, width)
             out[block.rows] = attended[:, : block.length].transpose(0, 1)
-            shares.append(share)
-        ctx.lengths = tuple(lengths)
-        ctx.save_for_backward(q, k, v, *shares)
+            kept += (queries, keys, values, share)
+        ctx.lengths, ctx.shape = tuple(lengths), (len(q), heads, key_heads, width)
+        ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``q``, ``k`` and ``v``."""
-        q, k, v, *shares = ctx.saved_tensors
-        key_heads, width = k.shape[1:]
-        scale = 1 / math.sqrt(width)
-        gq, gk, gv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for block, share in zip(_blocks(ctx.lengths), shares, strict=True):
+        tokens, heads, key_heads, width = ctx.shape
+        gq = torch.empty_like(grads[0])
+        gk, gv = (gq.new_zeros(tokens, key_heads, width) for _ in range(2))
+        kept = iter(ctx.saved_tensors)
+        for block in _blocks(ctx.lengths):
+            queries, keys, values, share = (next(kept) for _ in range(4))
             g = _heads_first(grads[0][block.rows], block.queries).view(key_heads, -1, width)
-            scaled = _heads_first(q[block.rows], block.queries, scale).view(key_heads, -1, width)
-            g_scores = torch._softmax_backward_data(g @ block.of_keys(v).mT, share, -1, share.dtype)
-            g_rows = (g_scores @ block.of_keys(k)).view(q.shape[1], block.queries, width)
-            torch.mul(g_rows[:, : block.length].transpose(0, 1), scale, out=gq[block.rows])
-            block.add_to_keys(gk, g_scores.mT @ scaled)
+            g_scores = torch._softmax_backward_data(g @ values.mT, share, -1, share.dtype)
+            g_rows = (g_scores @ keys).view(heads, block.queries, width)[:, : block.length]
+            torch.mul(g_rows.transpose(0, 1), 1 / math.sqrt(width), out=gq[block.rows])
+            block.add_to_keys(gk, g_scores.mT @ queries)
             block.add_to_keys(gv, share.mT @ g)
         return gq, gk, gv, None
 
@@ -208,10 +211,6 @@ class _Block:
         """Queries that are real."""
         return int(self.rows.stop - self.rows.start)
 
-    def of_keys(self, x: Tensor) -> Tensor:
-        """Keys or values as (key heads, keys, width), zeros behind them."""
-        return _heads_first(x[self.seen], self.keys)
-
     def add_to_keys(self, total: Tensor, part: Tensor) -> None:
         """Add gradients (key heads, keys, width) at the keys' places."""
         total[self.seen] += part[:, : self.seen.stop - self.seen.start].transpose(0, 1)
@@ -220,7 +219,13 @@ class _Block:
         """The causal mask, in place; it covers the zeros behind the keys as well."""
         behind = self.rows.start - self.seen.start
         part = scores.view(len(scores), -1, self.queries, self.keys)[..., behind:]
-        part += torch.full(part.shape[2:], -math.inf, dtype=part.dtype, device=part.device).triu(1)
+        part += _mask(self.queries, part.shape[-1], part.dtype, part.device)
+
+
+@lru_cache(maxsize=64)
+def _mask(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Nothing on and before the diagonal, minus infinity behind it."""
+    return torch.full((queries, keys), -math.inf, dtype=dtype, device=device).triu(1)
 
 
 def _blocks(lengths: Sequence[int]) -> Iterator[_Block]:
@@ -243,8 +248,9 @@ def _rounded(size: int) -> int:
 
 def _heads_first(x: Tensor, size: int, scale: float = 1.0) -> Tensor:
     """(tokens, heads, width) as (heads, size, width), scaled, with zeros at the end."""
-    out = x.new_zeros(x.shape[1], size, x.shape[2])
+    out = x.new_empty(x.shape[1], size, x.shape[2])
     torch.mul(x.transpose(0, 1), scale, out=out[:, : len(x)])
+    out[:, len(x) :] = 0
     return out
 
 
