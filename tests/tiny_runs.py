@@ -32,7 +32,13 @@ def tiny_recipe(base: Path, data: Path, **sections: dict[str, Any]) -> Recipe:
         "name": "tiny",
         "base": {"source": str(base)},
         "data": {"source": str(data), "system_prompt": "You are a doctor."},
-        "train": {"tokens_per_step": 512, "max_steps": 4, "lora_rank": 4, "lora_alpha": 8},
+        "train": {
+            "tokens_per_step": 512,
+            "max_steps": 4,
+            "lora_rank": 4,
+            "lora_alpha": 8,
+            "safety_tokens": 4,
+        },
         "quantize": {
             "formats": ["fp16", "int8", "int4", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m"],
             "calibration_tokens": 256,

@@ -43,7 +43,7 @@ def _cgroup_quota() -> float | None:
 
 
 def process_count() -> int:
-    """How many processes train together: what ``accelerate launch`` says, else one."""
+    """How many processes train together: what ``torchrun`` says, else one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

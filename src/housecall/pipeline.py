@@ -18,6 +18,7 @@ from housecall.artifact import MANIFEST, Artifact, write_text
 from housecall.config import Recipe, differences, dump_recipe, load_recipe
 from housecall.errors import ArtifactError, ConfigError
 from housecall.lineage import PROMOTED, RECIPE
+from housecall.machine import process_count, process_rank
 from housecall.progress import console
 from housecall.sources import source_hash
 
@@ -89,10 +90,19 @@ def execute(
             started = time.monotonic()
             skipped = not force and is_done(run, name)
             if not skipped:
+                _may_run(name)
                 console().print(f"[bold]{name}[/bold]")
                 _RUNNERS[name](run, force)
             if report:
                 report(name, time.monotonic() - started, skipped)
+
+
+def _may_run(step: str) -> None:
+    if process_count() > 1 and step != "train":
+        raise ConfigError(
+            f"{step}: only train works with several processes: first run  housecall prepare RUN, "
+            "then  torchrun --standalone --nproc-per-node 2 -m housecall train RUN"
+        )
 
 
 def is_done(run: Run, step: str) -> bool:
@@ -226,7 +236,10 @@ _RUNNERS: dict[str, Callable[[Run, bool], None]] = {
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from a run while it is being made."""
+    """Keep other processes away from a run while it is being made; helpers of this one may in."""
+    if process_rank() > 0:
+        yield
+        return
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

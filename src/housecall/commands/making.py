@@ -13,6 +13,7 @@ from rich.table import Table
 from housecall.config import load_recipe
 from housecall.errors import ArtifactError
 from housecall.lineage import PROMOTED, RUNS, find_run
+from housecall.machine import process_rank
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
 from housecall.steps.base import read_json
@@ -60,6 +61,8 @@ def step(name: str, run_name: str | None, overrides: tuple[str, ...], as_json: b
 
 
 def _print(made: Run, report: Report, as_json: bool) -> None:
+    if process_rank() > 0:
+        return
     summary = summarise(made)
     if as_json:
         click.echo(json.dumps({**summary, "steps": report.steps}, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Several processes that train one model (``accelerate launch``), or the one that there usually is.
+"""Several processes that train one model (``torchrun``), or the one that there usually is.
 
 Each process takes a part of every step; the sums of their gradients are what one process would
 have computed.

@@ -55,7 +55,10 @@ class Trainer:
         self._checkpoint = checkpoint
         self._parameters = list(self.decoder.parameters())
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+            self._parameters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         # float16 has no room for small gradients: the loss is scaled up, and they down again.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
