@@ -21,10 +21,10 @@ from housecall.config import TrainConfig
 from housecall.errors import ArtifactError
 from housecall.progress import bar
 from housecall.steps.base import Weights, open_weights, read_json
+from housecall.training.attention import CausalAttention
 from housecall.training.batches import Packed
 from housecall.training.functions import (
     AdaptedProduct,
-    CausalAttention,
     Frozen,
     FrozenProduct,
     LabelLoss,
