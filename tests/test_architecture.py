@@ -44,8 +44,14 @@ LAYERS = (
     "steps/__init__ steps/base",
     "steps/*",
     # ... and conversations: kept, and cut to the window
-    "migrations/__init__ migrations/env migrations/versions/*",
+    "migrations/__init__ migrations/env migrations/versions/* records",
     "database",
+    "erasure leases rows",
+    "facts/base facts/lexicon facts/sentences",
+    "facts/rules",
+    "facts/corrections",
+    "facts/drawing",
+    "facts/__init__",
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
@@ -53,7 +59,7 @@ LAYERS = (
     "answer pipeline",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
     "server/__init__ server/logs server/errors",
-    "server/wire server/middleware",
+    "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",
     "server/app",
@@ -73,7 +79,10 @@ LAYERS = (
 TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "sources")
 """What needs the extra ``train``."""
 
-SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")
+SERVING = (
+    *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
+    *("server/*", "lineage"),
+)
 """What runs with the core packages alone."""
 
 BUDGET = 300
