@@ -50,8 +50,14 @@ LAYERS = (
     "training/trainer",
     "steps/*",
     # ... and conversations: kept, and cut to the window
-    "migrations/__init__ migrations/env migrations/versions/*",
+    "migrations/__init__ migrations/env migrations/versions/* records",
     "database",
+    "erasure leases rows",
+    "facts/base facts/lexicon facts/sentences",
+    "facts/rules",
+    "facts/corrections",
+    "facts/drawing",
+    "facts/__init__",
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
@@ -59,7 +65,7 @@ LAYERS = (
     "answer pipeline",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
     "server/__init__ server/logs server/errors",
-    "server/wire server/middleware",
+    "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",
     "server/app",
@@ -79,7 +85,10 @@ LAYERS = (
 TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "training/*", "sources")
 """What needs the extra ``train``."""
 
-SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")
+SERVING = (
+    *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
+    *("server/*", "lineage"),
+)
 """What runs with the core packages alone."""
 
 BUDGET = 300

@@ -24,10 +24,10 @@ from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
 from housecall.pipeline import STEPS, is_done, open_run
 from housecall.progress import console
+from housecall.records import new_id
 from housecall.server.app import create_app
 from housecall.server.run import bind
 from housecall.server.run import serve as run_server
-from housecall.sessions import new_id
 from housecall.settings import load_settings
 from housecall.types import Message, Sampling
 from housecall.ui.launch import command

@@ -19,7 +19,8 @@ from housecall.artifact import MANIFEST, Artifact
 from housecall.errors import DataError, NotFound
 from housecall.lineage import PROMOTED, RECIPE, chain, find_run, list_runs, served_model
 from housecall.machine import describe_machine
-from housecall.sessions import AnswerRecord, SessionStore
+from housecall.records import AnswerRecord
+from housecall.sessions import SessionStore
 from housecall.settings import load_settings
 
 _HIDDEN = ("kind", "path", "sha256", "created", "failed", "passed")
