@@ -259,6 +259,52 @@ def show(what: str, as_json: bool) -> None:
     showing.show(what, as_json)
 
 
+@cli.command()
+@click.argument("run", required=False)
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["zip", "ollama", "hf"]),
+    default="zip",
+    show_default=True,
+    help="zip: to import elsewhere; ollama: GGUF and Modelfile; hf: merged model and card.",
+)
+@click.option(
+    "--out", metavar="PATH", help="Where it goes.  [default: RUN.zip, RUN-ollama, RUN-hf]"
+)
+def export(run: str | None, fmt: str, out: str | None) -> None:
+    """Write what RUN serves, with its history, for another machine or program.
+
+    \b
+    zip     the promoted variant and the manifests of all it was made from
+    ollama  a folder for  ollama create
+    hf      a folder for transformers and the Hugging Face hub
+    """
+    from housecall.commands import moving
+
+    moving.export(run, fmt, out)
+
+
+@cli.command("import")
+@click.argument("file", metavar="FILE.zip")
+@click.option("--out", metavar="FOLDER", help="Where the run goes.  [default: runs/NAME]")
+def import_(file: str, out: str | None) -> None:
+    """Unpack an exported run: checked file by file, whole or not at all."""
+    from housecall.commands import moving
+
+    moving.import_(file, out)
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rm(run: str, yes: bool) -> None:
+    """Remove RUN, unless another run or a server needs it."""
+    from housecall.commands import moving
+
+    moving.remove(run, yes)
+
+
 @cli.group(cls=_InOrder)
 def guard() -> None:
     """The medical safety filter alone."""
