@@ -72,7 +72,7 @@ LAYERS = (
     "ui/app ui/launch",
     "commands/__init__ commands/base",
     "commands/asking commands/making commands/showing commands/moving",
-    "commands/serving mcp",
+    "commands/serving mcp cli_options",
     "cli",
     "__main__",
 )

@@ -72,6 +72,7 @@ def size_against_kl(
         ha="right",
         color=_LINE,
     )
+    labels = []
     for variant in variants:
         at = (variant["bytes"] / 1e6, max(variant["kl_mean"], floor))
         color = _PASSED if variant["passed"] else _REFUSED
@@ -88,18 +89,54 @@ def size_against_kl(
         if best:
             axes.plot(*at, marker="o", color=color, markerfacecolor="none", markersize=15)
         note = variant["format"] + (" (promoted)" if best else "") + (" (KL 0)" if exact else "")
-        axes.annotate(
-            note,
-            at,
-            xytext=(9, 4),
-            textcoords="offset points",
-            fontweight="bold" if best else "normal",
-        )
+        labels.append((note, at, best))
     axes.set_xlabel("size in MB")
     axes.set_ylabel("KL divergence from FP16, nats a token")
     axes.set_title("What each variant costs and what it loses", loc="left")
-    axes.margins(x=0.16, y=0.1)
+    axes.margins(x=0.25, y=0.12)
+    _place_labels(figure, axes, labels)
     save_figure(figure, stem)
+
+
+# Where a label may stand beside its point, in points (1/72 inch), the best place first.
+_BESIDE = (
+    ((10, 0), "left", "center"),
+    ((-10, 0), "right", "center"),
+    ((0, 11), "center", "bottom"),
+    ((0, -11), "center", "top"),
+    ((10, 13), "left", "bottom"),
+    ((10, -13), "left", "top"),
+)
+
+
+def _place_labels(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[float, float], bool]]
+) -> None:
+    """Write each label at the first place where it covers no other label and no point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # only then is it known where a point lies on the picture
+    points = axes.transData.transform([at for _, at, _ in labels])
+    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in points]
+    for (text, at, bold), own in zip(labels, list(taken), strict=True):
+        for offset, across, up in _BESIDE:
+            label = axes.annotate(
+                text,
+                at,
+                xytext=offset,
+                textcoords="offset points",
+                ha=across,
+                va=up,
+                fontweight="bold" if bold else "normal",
+            )
+            box = label.get_window_extent(canvas.get_renderer())
+            if not any(box.overlaps(other) for other in taken if other is not own):
+                break
+            if offset != _BESIDE[-1][0]:
+                label.remove()
+        taken.append(box)
 
 
 def _floor(values: Sequence[float]) -> float:

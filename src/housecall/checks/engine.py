@@ -37,10 +37,16 @@ async def greedy(engine: LlamaEngine, prompt: Sequence[int], tokens: int) -> lis
     return found
 
 
-async def next_token(engine: LlamaEngine, prompt: Sequence[int]) -> Mapping[int, float]:
-    """Natural log-probabilities of the ``TOP`` most likely next tokens, by token id."""
+async def next_token(
+    engine: LlamaEngine, prompt: Sequence[int], letter: int
+) -> Mapping[int, float]:
+    """Natural log-probabilities of the ``TOP`` most likely next tokens, by token id.
+
+    The engine is made to say ``letter``, a token that is whole characters: of half a character it
+    says nothing. What it tells are the model's own probabilities, before anything was forced.
+    """
     body = {"prompt": list(prompt), "n_predict": 1, "temperature": 0, "n_probs": TOP}
-    answer = await engine.probe({**body, "cache_prompt": True})
+    answer = await engine.probe({**body, "logit_bias": [[letter, _FORCE]], "cache_prompt": True})
     first = answer["completion_probabilities"][0]["top_logprobs"]
     return {entry["id"]: entry["logprob"] for entry in first}
 

@@ -156,8 +156,9 @@ class Measure:
         prompts = [self._rows[place.row].ids[: place.at] for place in self._sample]
         from_fp16, from_weights, same = [], [], 0
         async with running(file, n_ctx=max(map(len, prompts)) + 8) as engine:
+            letter = (await engine.tokenize("a", special=False))[-1]
             for number, prompt in enumerate(prompts):
-                found = await next_token(engine, prompt)
+                found = await next_token(engine, prompt, letter)
                 ids, logs = torch.tensor(list(found)), torch.tensor(list(found.values()))
                 reference = self._reference[number]
                 from_fp16.append(_divergence_of_top(reference, ids, logs))

@@ -13,8 +13,6 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import click
-
 from housecall.commands.asking import say
 from housecall.commands.base import build_answerer, build_parts
 from housecall.commands.showing import print_chain

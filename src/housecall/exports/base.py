@@ -52,6 +52,3 @@ def copy_verified(artifact: Artifact, name: str, target: Path) -> None:
         raise ArtifactError(
             f"{source}: missing: this run was exported without it; export from the original run"
         ) from None
-
-
-__all__ = ["GGUF_FILE", "copy_verified", "make_folder", "promoted_variant", "refuse_existing"]
