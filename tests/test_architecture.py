@@ -23,10 +23,11 @@ LAYERS = (
     "__init__ types errors machine",
     "progress",
     # 1 one thing each
-    "settings config artifact template_sandbox gguf/__init__ gguf/mixture",
+    "settings config artifact locks template_sandbox gguf/__init__ gguf/mixture",
     "chat_template sources lineage gguf/llama",
     "gguf/vocabulary",
-    "gguf/files",
+    "gguf/files plots promotion",
+    "model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
@@ -48,6 +49,11 @@ LAYERS = (
     "training/weights training/checkpoint training/adapter training/memory",
     "training/decoder training/safety",
     "training/trainer",
+    # ... is a model the one it is said to be, and what did it lost on the way
+    "checks/__init__ checks/conversations checks/engine checks/statistics checks/streamed",
+    "checks/tokens checks/greedy checks/diagnosis checks/provenance checks/questions",
+    "checks/measure",
+    "checks/parity",
     "steps/*",
     # ... and conversations: kept, and cut to the window
     "migrations/__init__ migrations/env migrations/versions/* records",
@@ -62,7 +68,8 @@ LAYERS = (
     # 4 an answer, a run
     "events",
     "draft",
-    "answer pipeline",
+    "answer pipeline removal exports/base exports/__init__",
+    "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
     "server/__init__ server/logs server/errors",
     "server/wire server/middleware server/housekeeping",
@@ -76,18 +83,18 @@ LAYERS = (
     "ui/sidebar ui/view",
     "ui/app ui/launch",
     "commands/__init__ commands/base",
-    "commands/asking commands/making commands/showing",
-    "commands/serving mcp",
+    "commands/asking commands/making commands/showing commands/moving",
+    "commands/serving mcp cli_options",
     "cli",
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "training/*", "sources")
+TRAINING = ("causal_lm", "importance", "gguf/*", "checks/*", "steps/*", "training/*", "sources")
 """What needs the extra ``train``."""
 
 SERVING = (
     *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
-    *("server/*", "lineage"),
+    *("server/*", "lineage", "exports/*", "removal"),
 )
 """What runs with the core packages alone."""
 

@@ -42,8 +42,9 @@ def tiny_recipe(base: Path, data: Path, **sections: dict[str, Any]) -> Recipe:
         "quantize": {
             "formats": ["fp16", "int8", "int4", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m"],
             "calibration_tokens": 256,
+            "parity": {"answers": 2, "answer_tokens": 16},
         },
-        "gate": {"tokens": 256},
+        "gate": {"tokens": 256, "question_limit": 4, "engine_tokens": 8},
         "bench": {"prompts": 1, "repeats": 1, "new_tokens": 4},
     }
     for name, section in sections.items():

@@ -103,11 +103,24 @@ class MergeConfig(_Config):
     """Adapter into base: nothing to choose yet."""
 
 
+class ParityConfig(_Config):
+    """How ``gguf-f16`` in the engine is compared with the merged model in float32.
+
+    ``answers`` greedy answers of ``answer_tokens``; a first difference between two tokens less
+    than ``near_tie`` logits apart is noise.
+    """
+
+    answers: int = Field(default=24, ge=1)
+    answer_tokens: int = Field(default=64, ge=1, le=256)
+    near_tie: float = Field(default=0.1, ge=0)
+
+
 class QuantizeConfig(_Config):
     """Which formats are made, and from how many training tokens the importance matrix comes."""
 
     formats: tuple[Format, ...] = FORMATS
     calibration_tokens: int = Field(default=8192, ge=256)
+    parity: ParityConfig = ParityConfig()
 
     def of_matrix(self) -> dict[str, Any]:
         """What the importance matrix depends on."""
@@ -115,7 +128,8 @@ class QuantizeConfig(_Config):
 
     def of_format(self, fmt: Format) -> dict[str, Any]:
         """What one variant depends on: adding a format makes none of the others anew."""
-        return {"format": fmt, **self.of_matrix()}
+        exact = {"parity": self.parity.model_dump(mode="json")} if fmt == "gguf-f16" else {}
+        return {"format": fmt, **self.of_matrix(), **exact}
 
     @field_validator("formats")
     @classmethod
@@ -128,16 +142,34 @@ class QuantizeConfig(_Config):
 
 
 class GateConfig(_Config):
-    """What a variant may lose against FP16 on the same held-out tokens.
+    """What a variant may lose against FP16 on the same held-out tokens, and which is then taken.
 
     ``max_kl``: mean Kullback-Leibler divergence from FP16, in nats a token. ``min_agreement``:
     share of tokens where the most likely token is the same. ``max_loss_increase``: relative.
+    ``max_engine_kl``: mean divergence of the serving engine from its own weights computed in
+    float32. ``max_bytes``: of the variant's files. Of those that pass, ``prefer`` takes the
+    smallest, or the fastest once ``bench`` has timed them.
+
+    ``questions`` is ``builtin:health-literacy`` or a file; ``engine_tokens`` how many tokens the
+    engine itself is asked for.
     """
 
     tokens: int = Field(default=2048, ge=64)
+    questions: str = Field(default="builtin:health-literacy", min_length=1)
+    question_limit: int | None = Field(default=None, ge=1)
+    engine_tokens: int = Field(default=64, ge=1)
     max_kl: float = Field(default=0.1, gt=0)
     min_agreement: float = Field(default=0.85, ge=0, le=1)
     max_loss_increase: float = Field(default=0.03, gt=0)
+    max_engine_kl: float = Field(default=0.02, gt=0)
+    max_bytes: int | None = Field(default=None, ge=1)
+    prefer: Literal["size", "speed"] = "size"
+
+    def of_measuring(self) -> dict[str, Any]:
+        """What the figures depend on; the rules only judge them."""
+        return self.model_dump(
+            include={"tokens", "questions", "question_limit", "engine_tokens"}, mode="json"
+        )
 
 
 class BenchConfig(_Config):

@@ -5,6 +5,7 @@ HousecallError              a clear message for a person; the command line exits
 |- DataError                a data set can't be used
 |- ArtifactError            a folder or file of a run is missing, broken or of another recipe
 |- MissingPackage           an optional package is needed; names the pip line
+|- ParityFailed             a GGUF file is not the model that was merged
 |- GateRefused              nothing passed the gate; the command line exits with 3
 |- NotFound                 a session, answer or run that does not exist
 |- SessionInUse             a second request on a session that is being answered
@@ -43,6 +44,10 @@ class MissingPackage(HousecallError):
     def __init__(self, what: str, pip: str) -> None:
         super().__init__(f"{what}: run  pip install {pip}")
         self.pip = pip
+
+
+class ParityFailed(HousecallError):
+    """The engine with a GGUF file does not behave as the model that was merged."""
 
 
 class GateRefused(HousecallError):

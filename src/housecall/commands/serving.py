@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import util
 from pathlib import Path
 from typing import Any
-
-import click
 
 from housecall.commands.asking import say
 from housecall.commands.base import build_answerer, build_parts
@@ -22,6 +20,7 @@ from housecall.config import Recipe, load_recipe
 from housecall.errors import MissingPackage
 from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
+from housecall.locks import serving
 from housecall.pipeline import STEPS, is_done, open_run
 from housecall.progress import console
 from housecall.records import new_id
@@ -38,9 +37,9 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
     settings = load_settings(**flags)
     listener = bind(settings.host, settings.port)
     model = served_model(name, ungated=ungated)
-    if not model.gated:
-        click.echo(f"housecall: {model.path} has NOT passed a gate", err=True)
-    run_server(create_app(*build_parts(model, settings)), settings, listener)
+    app = create_app(*build_parts(model, settings))
+    with nullcontext() if model.run is None else serving(model.path.parents[2]):
+        run_server(app, settings, listener)
 
 
 def ui(url: str, port: int) -> None:

@@ -159,6 +159,10 @@ class LlamaEngine:
                 raise _died() from error
             raise _died()
 
+    async def probe(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole completion in the engine's own terms: to examine a model, not to serve it."""
+        return await self._request("POST", "/completion", body)
+
     async def _check_schema(self, schema: Mapping[str, Any]) -> None:
         """Find out whether the engine enforces ``schema``: one that it can't read it ignores.
 

@@ -128,6 +128,14 @@ def _add_docs(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    model = app.state.answerer.model
+    if not model.gated:
+        _log.warning(
+            "NOT GATED: %s %s (sha256 %s) has not passed a quality gate; every answer says so",
+            model.name,
+            model.format,
+            model.sha256,
+        )
     tasks = [
         asyncio.create_task(_load(app)),
         asyncio.create_task(app.state.housekeeping.run()),

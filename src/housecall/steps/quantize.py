@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, Draft, create
+from housecall.checks.parity import REPORT, Parity
 from housecall.config import Format, QuantizeConfig
-from housecall.lineage import GGUF_FILE
+from housecall.lineage import GGUF_FILE, gguf_fields
 from housecall.machine import cpu_count
 from housecall.progress import bar
 from housecall.steps.base import (
@@ -36,7 +37,8 @@ def run(
 ) -> list[Artifact]:
     """Make the formats in ``out/FORMAT``; returns all, in order.
 
-    Those that are there, of the same parents and config, are kept unless ``anew``.
+    Those that are there, of the same parents and config, are kept unless ``anew``. Raises
+    ParityFailed for a GGUF file with which the engine is not the merged model.
     """
     matrix = out.parent / "imatrix"
     settings = config.of_matrix()
@@ -44,11 +46,12 @@ def run(
     if importance is None:
         importance = _make_importance(config, merged, dataset, matrix)
     variants = []
+    parity = Parity(config.parity, merged.path)
     with ProcessPoolExecutor(cpu_count(), mp_context=get_context("spawn")) as pool:
         for fmt in config.formats:
             parents = [merged, importance] if fmt.startswith("gguf-") else [merged]
             found = None if anew else _kept(out / fmt, config.of_format(fmt), parents)
-            variants.append(found or _make(fmt, config, parents, out / fmt, pool))
+            variants.append(found or _make(fmt, config, parents, out / fmt, pool, parity))
     return variants
 
 
@@ -68,11 +71,14 @@ def _make(
     parents: Sequence[Artifact],
     out: Path,
     pool: ProcessPoolExecutor,
+    parity: Parity,
 ) -> Artifact:
     """One variant; ``parents`` are the merged model and, for GGUF, the importance matrix."""
     with create(out, "variant", config=config.of_format(fmt), parents=parents) as draft:
         if fmt.startswith("gguf-"):
             _make_gguf(fmt, parents[0], parents[1], draft, pool)
+            refused = out.with_name(f"{fmt}.refused.json")
+            parity.require(draft.path / GGUF_FILE, fmt, draft.path / REPORT, refused)
         else:
             _make_folder(fmt, parents[0].path, draft.path)
         draft.metrics["format"] = fmt
@@ -217,18 +223,16 @@ def _fields(fmt: str, merged: Artifact, importance: Artifact, with_matrix: bool)
     from housecall.gguf.vocabulary import gguf_vocabulary
 
     config = read_json(merged.path / "config.json")
-    licences = merged.manifest["licences"]
     fields: dict[str, Any] = {
         "general.architecture": "llama",
         "general.type": "model",
         "general.name": os.path.basename(os.path.dirname(merged.path.resolve())),
-        "general.license": str(licences["base"]["licence"]),
+        **gguf_fields(merged),
         **hyperparameters(config),
         "general.file_type": int(file_type(fmt)),
         **gguf_vocabulary(merged.path, int(config["vocab_size"])),
         "general.quantization_version": 2,
         "housecall.format": fmt,
-        "housecall.merged": merged.sha256,
     }
     if with_matrix:
         fields["housecall.imatrix"] = importance.sha256

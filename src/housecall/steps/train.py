@@ -18,6 +18,7 @@ from housecall.causal_lm import encode_dialogues, pick_device, read_dialogues, t
 from housecall.chat_template import Encoded
 from housecall.config import TrainConfig
 from housecall.errors import ArtifactError
+from housecall.plots import require_matplotlib
 from housecall.steps.base import HfTokenizer, load_template, read_json
 from housecall.training import adapter, curves, memory, safety
 from housecall.training.batches import micro_batches
@@ -34,6 +35,7 @@ def run(config: TrainConfig, base: Artifact, dataset: Artifact, out: Path) -> Ar
     """
     if base.sha256 not in {parent.sha256 for parent in dataset.parents()}:
         raise ArtifactError(f"{dataset.path}: prepared for another base than {base.path}")
+    require_matplotlib()
     settings = config.model_dump(mode="json")
     rows = {split: _encode(base, dataset, split) for split in ("train", "validation")}
     device = pick_device()
