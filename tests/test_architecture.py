@@ -23,7 +23,15 @@ LAYERS = (
     "__init__ types errors machine progress",
     # 1 one thing each
     "settings config artifact template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template sources lineage gguf/llama",
+    "chat_template readers lineage gguf/llama",
+    # data sets: rows, the rules that mend or reject them, what is known of all of them
+    "sources privacy duplicates spool cleaning/base cleaning/characters",
+    "cleaning/answers cleaning/site",
+    "cleaning/rules",
+    "cleaning/__init__",
+    "sieve",
+    "data_report",
+    "row_store",
     "gguf/vocabulary",
     "gguf/files",
     # 2 engines and guard: a protocol, its parts, what is put together from them
@@ -70,7 +78,11 @@ LAYERS = (
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "sources")
+TRAINING = (
+    *("causal_lm", "importance", "gguf/*", "steps/*"),
+    *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
+    *("data_report", "row_store"),
+)
 """What needs the extra ``train``."""
 
 SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")
