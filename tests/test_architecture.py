@@ -24,7 +24,15 @@ LAYERS = (
     "progress",
     # 1 one thing each
     "settings config artifact locks template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template sources lineage gguf/llama",
+    "chat_template readers lineage gguf/llama",
+    # data sets: rows, the rules that mend or reject them, what is known of all of them
+    "sources privacy duplicates spool cleaning/base cleaning/characters",
+    "cleaning/answers cleaning/site",
+    "cleaning/rules",
+    "cleaning/__init__",
+    "sieve",
+    "data_report",
+    "row_store",
     "gguf/vocabulary",
     "gguf/files plots promotion",
     "model_card",
@@ -89,7 +97,11 @@ LAYERS = (
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "checks/*", "steps/*", "training/*", "sources")
+TRAINING = (
+    *("causal_lm", "importance", "gguf/*", "checks/*", "steps/*", "training/*"),
+    *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
+    *("data_report", "row_store"),
+)
 """What needs the extra ``train``."""
 
 SERVING = (

@@ -11,14 +11,20 @@ from housecall.config import Recipe, parse_recipe
 COMPLAINTS = ("headache", "fever", "cough", "rash", "back pain", "sore throat", "earache", "cramp")
 
 
+def dialogue(number: int) -> tuple[str, str]:
+    """A question and its answer, different enough from those of any other number."""
+    what = COMPLAINTS[number % len(COMPLAINTS)]
+    question = f"I have had {what} for {number} days, doctor."
+    return question, f"For {what} on day {number}, please rest and drink water."
+
+
 def write_rows(path: Path, count: int = 48) -> Path:
     """Short dialogues, each different from the others."""
     rows = []
-    for i in range(count):
-        what = COMPLAINTS[i % len(COMPLAINTS)]
-        answer = f"For {what} on day {i}, please rest and drink water."
+    for number in range(count):
+        question, answer = dialogue(number)
         messages = [
-            {"role": "user", "content": f"I have had {what} for {i} days, doctor."},
+            {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
         ]
         rows.append(json.dumps({"messages": messages}))

@@ -53,6 +53,9 @@ class DataConfig(_Config):
 
     ``mapping`` names the columns that hold ``system``, ``user`` and ``assistant`` text where they
     are not the usual ones. ``held_out`` is the share of rows for each of validation and test.
+    ``clean`` runs the rules of ``housecall.cleaning``. ``near_duplicate`` is the similarity of two
+    dialogues (0 to 1) from which the later one is dropped, and of two questions or two answers
+    from which both dialogues go to the same split.
     """
 
     source: str = Field(min_length=1)
@@ -61,6 +64,9 @@ class DataConfig(_Config):
     system_prompt: str | None = None
     held_out: float = Field(default=0.1, gt=0, lt=0.5)
     max_tokens: int = Field(default=512, ge=16, le=1_000_000)
+    clean: bool = True
+    mask_personal_data: bool = True
+    near_duplicate: float = Field(default=0.8, ge=0.5, le=1)
     licence: str | None = None
     seed: int = 0
 

@@ -31,8 +31,8 @@ def console() -> Console:
 
 
 @contextmanager
-def bar(title: str, total: float) -> Iterator[Bar]:
-    """A progress bar over ``total`` units of work."""
+def bar(title: str, total: float | None) -> Iterator[Bar]:
+    """A progress bar over ``total`` units of work; None when nobody knows how many there are."""
     with Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=30),
@@ -48,7 +48,7 @@ def bar(title: str, total: float) -> Iterator[Bar]:
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, title: str, total: float) -> None:
+    def __init__(self, progress: Progress, title: str, total: float | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, note="")
 
