@@ -96,7 +96,7 @@ def _csv(path: Path) -> Iterator[Any]:
     with _open(path, newline="") as stream:
         for row in csv.DictReader(stream):
             if None in row:
-                extra = f"{len(row[None])} more"  # type: ignore[call-overload]
+                extra = f"{len(row[None])} more"
                 yield Unreadable("more fields than columns", extra, repr(list(row.values())))
             else:
                 yield row
