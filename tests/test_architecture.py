@@ -22,10 +22,11 @@ LAYERS = (
     # 0 ground: values and errors of all, this machine, a terminal's progress bars
     "__init__ types errors machine progress",
     # 1 one thing each
-    "settings config artifact template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template sources lineage gguf/llama",
+    "settings config artifact template_sandbox gguf/__init__ gguf/header gguf/mixture",
+    "chat_template sources lineage weights gguf/llama",
     "gguf/vocabulary",
     "gguf/files",
+    "gguf/convert",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
@@ -40,7 +41,7 @@ LAYERS = (
     "guard/__init__",
     # 3 training: torch is known from here ...
     "causal_lm",
-    "importance",
+    "importance bitsandbytes_folder",
     "steps/__init__ steps/base",
     "steps/*",
     # ... and conversations: kept, and cut to the window
@@ -70,7 +71,10 @@ LAYERS = (
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "steps/*", "sources")
+TRAINING = (
+    *("causal_lm", "importance", "bitsandbytes_folder", "weights", "steps/*", "sources"),
+    *("gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files", "gguf/convert"),
+)
 """What needs the extra ``train``."""
 
 SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")

@@ -27,6 +27,7 @@ from housecall.errors import (
     EngineError,
     EngineUnavailable,
 )
+from housecall.gguf.header import read_header
 from housecall.machine import cpu_count
 from housecall.types import Chunk, Sampling
 
@@ -93,8 +94,10 @@ class LlamaEngine:
     async def start(self) -> None:
         """Start the child, load the model and wait until it answers.
 
-        Raises EngineError, with the child's own words, when the model can't be loaded.
+        Raises ArtifactError for a file whose header does not hold together, which native code is
+        not given, and EngineError, with the child's own words, when the model can't be loaded.
         """
+        await asyncio.to_thread(read_header, Path(self._config.model))
         await self._launch()
         self._info = await self._read_info()
         self._supervisor = asyncio.create_task(self._supervise())
