@@ -22,7 +22,7 @@ LAYERS = (
     # 0 ground: values and errors of all, this machine, a terminal's progress bars
     "__init__ types errors machine progress",
     # 1 one thing each
-    "settings config artifact template_sandbox gguf/__init__ gguf/header gguf/mixture",
+    "settings config artifact template_sandbox gguf/__init__ gguf/header gguf/kernels gguf/mixture",
     "chat_template sources lineage weights gguf/llama",
     "gguf/vocabulary",
     "gguf/files",
@@ -73,7 +73,14 @@ LAYERS = (
 
 TRAINING = (
     *("causal_lm", "importance", "bitsandbytes_folder", "weights", "steps/*", "sources"),
-    *("gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files", "gguf/convert"),
+    *(
+        "gguf/mixture",
+        "gguf/llama",
+        "gguf/vocabulary",
+        "gguf/files",
+        "gguf/convert",
+        "gguf/kernels",
+    ),
 )
 """What needs the extra ``train``."""
 

@@ -1,6 +1,6 @@
 """A model folder as a GGUF file: one tensor after the other, its rows packed on all cores.
 
-Threads are enough: libgguf's kernels and numpy's casts let go of Python's lock. So memory is one
+Threads are enough: the kernels and numpy's casts let go of Python's lock. So memory is that of one
 process, which holds a tensor or two in half precision and a few rows in float32.
 """
 
@@ -76,9 +76,10 @@ def convert(
     tensor that holds infinities or values that are not numbers.
     """
     plans = list(plans)
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    threads = cpu_count()
+    with ThreadPoolExecutor(threads) as pool:
         jobs = _jobs(weights, config, plans, importance or {})
-        packed = _counted(_in_order(pool, jobs), advance)
+        packed = _counted(_in_order(pool, jobs, 2 * threads + 2), advance)
         write_gguf(out, fields, [p.target for p in plans], packed)
 
 
@@ -123,12 +124,12 @@ def _pack(
     return whole
 
 
-def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Job]) -> Iterator[NDArray[Any]]:
-    """The tensors, in order; only a few jobs are under way, so that memory stays small."""
+def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Job], ahead: int) -> Iterator[NDArray[Any]]:
+    """The tensors, in order; only ``ahead`` jobs are under way, so that memory stays small."""
     running: deque[Future[NDArray[Any] | None]] = deque()
     try:
         while True:
-            while len(running) < 2 * cpu_count() + 2 and (job := next(jobs, None)):
+            while len(running) < ahead and (job := next(jobs, None)):
                 running.append(pool.submit(job))
             if not running:
                 return

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from housecall.errors import ArtifactError
 from housecall.gguf.header import read_header
+from housecall.gguf.kernels import quantize
 
 _RAW = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
 
@@ -107,7 +108,7 @@ def pack_rows(
     if kind in _RAW:
         out[...] = rows
     else:
-        libgguf.quantize_rows_into_raw(kind, rows, out, *rows.shape, importance)
+        quantize(kind, rows, out, importance)
 
 
 def pack(
