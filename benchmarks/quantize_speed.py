@@ -71,13 +71,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
         done = subprocess.run(
             command, input=json.dumps(job), capture_output=True, text=True, check=True
         )
+        found, expected = tensors(ours), tensors(theirs)
         rows.append(
             {
                 "format": name,
                 "seconds": round(seconds, 2),
                 "llama_cpp_seconds": round(json.loads(done.stdout)["seconds"], 2),
-                "tensors": len(tensors(ours)),
-                "other_bytes": sum(tensors(theirs)[n] != raw for n, raw in tensors(ours).items()),
+                "tensors": len(expected),
+                "other_bytes": sum(found.get(n) != raw for n, raw in expected.items()),
             }
         )
     return rows

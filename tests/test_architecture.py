@@ -24,7 +24,7 @@ LAYERS = (
     # 1 one thing each
     "settings config artifact template_sandbox gguf/__init__ gguf/header gguf/kernels gguf/mixture",
     "chat_template sources lineage weights gguf/llama",
-    "gguf/vocabulary",
+    "gguf/vocabulary gguf/spread",
     "gguf/files",
     "gguf/convert",
     # 2 engines and guard: a protocol, its parts, what is put together from them
@@ -80,6 +80,7 @@ TRAINING = (
         "gguf/files",
         "gguf/convert",
         "gguf/kernels",
+        "gguf/spread",
     ),
 )
 """What needs the extra ``train``."""

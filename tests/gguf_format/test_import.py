@@ -19,6 +19,7 @@ from housecall.gguf.llama import (
     to_gguf_order,
     to_hf_order,
 )
+from housecall.gguf.spread import spread
 from housecall.gguf.vocabulary import gguf_vocabulary, hf_tokenizer
 from housecall.steps.base import read_json
 from housecall.weights import Weights
@@ -26,7 +27,7 @@ from housecall.weights import Weights
 
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -> None:
-    """Every weight is equal in float16, the config is, and so are the logits, nearly."""
+    """Every weight is equal in float16 but for its factor, and the logits are, nearly."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -36,7 +37,10 @@ def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -
     ours = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     weights, expected = ours.state_dict(), theirs.state_dict()
     assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name].half().float()) for name in weights)
+    config = read_json(smollm2 / "config.json")
+    for name in set(weights) - {"lm_head.weight"}:  # which is the embedding
+        moved = spread(gguf_name(name), expected[name].numpy(), config)
+        assert np.array_equal(weights[name].numpy(), moved.astype(np.float16).astype(np.float32))
     for key in ("rope_parameters", "num_key_value_heads", "head_dim", "vocab_size"):
         assert getattr(ours.config, key) == getattr(theirs.config, key)
     assert ours.config.rms_norm_eps == pytest.approx(theirs.config.rms_norm_eps, rel=1e-6)
@@ -44,7 +48,7 @@ def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -
     ids = torch.tensor([[1, 9690, 198, 2683, 359, 253, 5356, 5646, 2, 198, 1, 4093, 198]])
     with torch.no_grad():
         difference = (ours(ids).logits - theirs(ids).logits).abs().max()
-    assert difference < 0.05
+    assert difference < 0.1
 
 
 def test_there_and_back(tiny_llama: Path, tmp_path: Path, convert: Any) -> None:

@@ -48,6 +48,12 @@ class GgufFile:
         """The type a tensor is stored in."""
         return GGMLQuantizationType(self._tensors[name].kind)
 
+    @property
+    def quantized(self) -> bool:
+        """True when some of its weights lie on a grid."""
+        plain = (*_RAW, GGMLQuantizationType.BF16)
+        return any(self.type_of(name) not in plain for name in self._tensors)
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A tensor's weights as float32, in torch's order of dimensions.
 

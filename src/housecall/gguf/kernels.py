@@ -19,15 +19,16 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
-Type = GGMLQuantizationType
-Kernel = Callable[[Type, NDArray[np.float32], NDArray[Any], "NDArray[np.float32] | None"], None]
+Kernel = Callable[
+    [GGMLQuantizationType, NDArray[np.float32], NDArray[Any], "NDArray[np.float32] | None"], None
+]
 
-_FASTER_IN_LIBGGUF = (Type.IQ4_NL, Type.IQ4_XS)
+_FASTER_IN_LIBGGUF = (GGMLQuantizationType.IQ4_NL, GGMLQuantizationType.IQ4_XS)
 _INSTRUCTIONS = {"avx2", "fma", "f16c", "bmi2"}  # what the engine's build takes for granted
 
 
 def quantize(
-    kind: Type,
+    kind: GGMLQuantizationType,
     rows: NDArray[np.float32],
     out: NDArray[Any],
     importance: NDArray[np.float32] | None = None,
@@ -41,7 +42,7 @@ def quantize(
 
 
 def _libgguf(
-    kind: Type,
+    kind: GGMLQuantizationType,
     rows: NDArray[np.float32],
     out: NDArray[Any],
     importance: NDArray[np.float32] | None,
@@ -70,7 +71,7 @@ def _engine_kernel() -> Kernel | None:
     chunk.restype = ctypes.c_size_t
 
     def quantize(
-        kind: Type,
+        kind: GGMLQuantizationType,
         rows: NDArray[np.float32],
         out: NDArray[Any],
         importance: NDArray[np.float32] | None,
@@ -93,12 +94,11 @@ def _has_instructions() -> bool:
 
 def _agrees(kernel: Kernel) -> bool:
     """True when a kernel gives libgguf's bytes: a new version of the engine may do otherwise."""
+    kind = GGMLQuantizationType.Q4_K
     random = np.random.RandomState(0)
     rows = random.randn(2, 256).astype(np.float32)
     importance = random.rand(256).astype(np.float32)
-    found, expected = (
-        np.zeros((2, libgguf.row_size(Type.Q4_K, 256)), dtype=np.uint8) for _ in range(2)
-    )
-    kernel(Type.Q4_K, rows, found, importance)
-    _libgguf(Type.Q4_K, rows, expected, importance)
+    found, expected = (np.zeros((2, libgguf.row_size(kind, 256)), dtype=np.uint8) for _ in range(2))
+    kernel(kind, rows, found, importance)
+    _libgguf(kind, rows, expected, importance)
     return np.array_equal(found, expected)

@@ -64,7 +64,7 @@ def _check(draft: Draft) -> None:
     """Refuse now what a later step would stumble over."""
     config = read_json(draft.path / "config.json")
     check_architecture(config, "base model")
-    load_template(draft.path, HfTokenizer(draft.path))
+    load_template(draft.path, HfTokenizer(draft.path)).try_out()
     weights = Weights(draft.path)
     draft.metrics["parameters"] = sum(math.prod(weights.shape(name)) for name in weights)
     draft.metrics["architecture"] = config["architectures"][0]
@@ -120,6 +120,7 @@ def _from_folder(folder: Path, draft: Draft) -> None:
 def _from_gguf(path: Path, draft: Draft) -> None:
     from housecall.gguf.files import GgufFile
     from housecall.gguf.llama import hf_config, hf_name, to_hf_order
+    from housecall.gguf.spread import spread
     from housecall.gguf.vocabulary import hf_tokenizer
 
     file = GgufFile(path)
@@ -135,10 +136,14 @@ def _from_gguf(path: Path, draft: Draft) -> None:
 
         with bar("base", len(targets)) as progress:
             for name, target in targets.items():
-                weights = to_hf_order(name, config)(file.tensor(name)).astype(np.float16)
-                yield target, np.ascontiguousarray(weights)
+                weights = file.tensor(name)
+                if file.quantized:
+                    weights = spread(name, weights, config)
+                ordered = to_hf_order(name, config)(weights).astype(np.float16)
+                yield target, np.ascontiguousarray(ordered)
                 progress.advance()
 
+    draft.metrics["moved_off_grid"] = file.quantized  # see gguf/spread
     specs = {target: TensorSpec("F16", file.dims(name)) for name, target in targets.items()}
     write_weights(draft.path / "model.safetensors", specs, tensors())
     write_json(draft.path / "config.json", config)
