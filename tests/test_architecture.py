@@ -23,8 +23,9 @@ LAYERS = (
     "__init__ types errors machine",
     "progress",
     # 1 one thing each
-    "settings config artifact locks template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template readers lineage gguf/llama",
+    "settings config artifact locks template_sandbox",
+    "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
+    "chat_template readers lineage weights gguf/llama",
     # data sets: rows, the rules that mend or reject them, what is known of all of them
     "sources privacy duplicates spool cleaning/base cleaning/characters",
     "cleaning/answers cleaning/site",
@@ -33,9 +34,9 @@ LAYERS = (
     "sieve",
     "data_report",
     "row_store",
-    "gguf/vocabulary",
+    "gguf/vocabulary gguf/spread",
     "gguf/files plots promotion",
-    "model_card",
+    "gguf/convert model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
@@ -50,7 +51,7 @@ LAYERS = (
     "guard/__init__",
     # 3 training: torch is known from here ...
     "causal_lm",
-    "importance",
+    "importance bitsandbytes_folder",
     "steps/__init__ steps/base",
     "training/__init__ training/attention training/functions training/batches",
     "training/processes training/curves",
@@ -98,7 +99,9 @@ LAYERS = (
 )
 
 TRAINING = (
-    *("causal_lm", "importance", "gguf/*", "checks/*", "steps/*", "training/*"),
+    *("causal_lm", "importance", "bitsandbytes_folder", "weights", "checks/*", "steps/*"),
+    *("training/*", "gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files"),
+    *("gguf/convert", "gguf/kernels", "gguf/spread"),
     *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
     *("data_report", "row_store"),
 )

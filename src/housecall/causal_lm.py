@@ -137,6 +137,16 @@ def load_model(folder: Path, **options: Any) -> Any:
     return model
 
 
+def load_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json with the defaults of its family filled in, as transformers does."""
+    quiet_libraries()
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    values: dict[str, Any] = config.to_dict()
+    return values
+
+
 @cache
 def quiet_libraries() -> None:
     """Keep transformers and bitsandbytes from printing, and from fetching anything from a hub.

@@ -20,7 +20,7 @@ from housecall.chat_template import IGNORE
 from housecall.config import TrainConfig
 from housecall.errors import ArtifactError
 from housecall.progress import bar
-from housecall.steps.base import Weights, open_weights, read_json
+from housecall.steps.base import read_json
 from housecall.training.attention import CausalAttention
 from housecall.training.batches import Packed
 from housecall.training.functions import (
@@ -34,6 +34,7 @@ from housecall.training.functions import (
     call,
 )
 from housecall.training.weights import freeze
+from housecall.weights import Weights
 
 Tensor = torch.Tensor
 
@@ -117,18 +118,18 @@ class Decoder:
         self._epsilon = float(settings["rms_norm_eps"])
         self._rotary = LlamaRotaryEmbedding(AutoConfig.from_pretrained(folder)).to(device)
         torch.manual_seed(config.seed)
-        with open_weights(folder) as weights:
-            self._embedding = self._tensor(weights, "model.embed_tokens.weight")
-            self._norm = self._tensor(weights, "model.norm.weight")
-            self._head = (
-                self._tensor(weights, "lm_head.weight")
-                if "lm_head.weight" in weights.names
-                else self._embedding
-            )
-            count = int(settings["num_hidden_layers"])
-            self.parameters_in_base = sum(math.prod(weights.shape(n)) for n in weights.names)
-            with bar("load", count) as progress:
-                self._layers = list(self._load(weights, count, progress.advance))
+        weights = Weights(folder)
+        self._embedding = self._tensor(weights, "model.embed_tokens.weight")
+        self._norm = self._tensor(weights, "model.norm.weight")
+        self._head = (
+            self._tensor(weights, "lm_head.weight")
+            if "lm_head.weight" in weights
+            else self._embedding
+        )
+        count = int(settings["num_hidden_layers"])
+        self.parameters_in_base = sum(math.prod(weights.shape(n)) for n in weights.names)
+        with bar("load", count) as progress:
+            self._layers = list(self._load(weights, count, progress.advance))
         if not self.adapters:
             raise ArtifactError(f"{folder}: has none of the layers {', '.join(config.layers)}")
 
@@ -210,7 +211,7 @@ class Decoder:
             self.adapters[name] = Adapter(self._config, outputs, inputs, self._device)
         return Linear(
             freeze(matrix, self._config.quantization),
-            self._tensor(weights, bias) if bias in weights.names else None,
+            self._tensor(weights, bias) if bias in weights else None,
             self.adapters.get(name),
         )
 
