@@ -24,6 +24,7 @@ LAYERS = (
     "progress",
     # 1 one thing each
     "settings config artifact locks template_sandbox",
+    "recipe",
     "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
     "chat_template readers lineage weights gguf/llama",
     # data sets: rows, the rules that mend or reject them, what is known of all of them

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from housecall.config import Recipe, parse_recipe
+from housecall.config import Recipe
+from housecall.recipe import parse_recipe
 
 COMPLAINTS = ("headache", "fever", "cough", "rash", "back pain", "sore throat", "earache", "cramp")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, write_text
-from housecall.config import Recipe, differences, dump_recipe, load_recipe
+from housecall.config import Recipe
 from housecall.errors import ArtifactError, ConfigError, GateRefused
 from housecall.lineage import PROMOTED, RECIPE, read_promoted
 from housecall.locks import working
@@ -22,6 +22,7 @@ from housecall.machine import process_count, process_rank
 from housecall.model_card import write_card
 from housecall.progress import console
 from housecall.promotion import promote, withdraw
+from housecall.recipe import differences, dump_recipe, load_recipe
 from housecall.sources import source_hash
 
 STEPS = ("prepare", "train", "merge", "quantize", "gate", "bench")

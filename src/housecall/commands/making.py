@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from housecall.config import load_recipe
 from housecall.errors import ArtifactError
 from housecall.lineage import PROMOTED, RUNS, find_run, read_promoted
 from housecall.machine import process_rank
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
+from housecall.recipe import load_recipe
 
 
 class Report:

@@ -16,13 +16,14 @@ from typing import Any
 from housecall.commands.asking import say
 from housecall.commands.base import build_answerer, build_parts
 from housecall.commands.showing import print_chain
-from housecall.config import Recipe, load_recipe
+from housecall.config import Recipe
 from housecall.errors import MissingPackage
 from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
 from housecall.locks import serving
 from housecall.pipeline import STEPS, is_done, open_run
 from housecall.progress import console
+from housecall.recipe import load_recipe
 from housecall.records import new_id
 from housecall.server.app import create_app
 from housecall.server.run import bind
