@@ -221,7 +221,7 @@ def _verdict(run: Path, variant: Artifact) -> dict[str, Any] | None:
     """What the gate found of this very variant, as an entry of its lineage."""
     if not (run / "gate" / MANIFEST).is_file():
         return None
-    gate = Artifact.load(run / "gate", verify=False)
+    gate = Artifact.read(run / "gate")
     if variant.sha256 not in {parent["sha256"] for parent in gate.manifest["parents"]}:
         return None
     found = (v for v in gate.metrics["variants"] if v["format"] == variant.path.name)
@@ -245,7 +245,7 @@ def _hash_of_gate(run: Path) -> str:
 
 
 def _system_prompt(run: Path) -> str | None:
-    prompt = Artifact.load(run / "dataset", verify=False).metrics["system_prompt"]
+    prompt = Artifact.read(run / "dataset").metrics["system_prompt"]
     return None if prompt is None else str(prompt)
 
 

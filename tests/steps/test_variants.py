@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from housecall.artifact import Artifact
-from housecall.config import GateConfig
 from housecall.errors import ArtifactError, ConfigError, GateRefused
 from housecall.lineage import chain, served_model
 from housecall.pipeline import STEPS, Run, change_run, execute, is_done, open_run
+from housecall.promotion import promote
 from housecall.steps import gate
 from tiny_runs import tiny_recipe, write_rows
 
@@ -44,11 +44,13 @@ def test_the_smallest_gguf_that_passed_is_promoted(tiny_run: Run) -> None:
 
 
 def test_when_none_passes_nothing_is_promoted(copy: Run) -> None:
-    strict = GateConfig(tokens=256, max_kl=1e-12, min_agreement=1.0, max_loss_increase=1e-12)
+    rules = {"max_kl": 1e-12, "min_agreement": 1.0, "max_loss_increase": 1e-12}
+    strict = copy.recipe.gate.model_copy(update=rules)
     variants = [v for v in copy.variants() if v.path.name != "gguf-f16"]
     judged = gate.run(strict, variants, copy.artifact("dataset"), copy.path / "gate")
     with pytest.raises(GateRefused, match=r"refused every variant: gguf-q8_0: KL") as caught:
-        gate.promote(judged, variants, copy.path)
+        promote(copy.path, "size")
+    assert judged.metrics["variants"]
     assert caught.value.exit_code == 3
     assert not (copy.path / "promoted.json").exists()
     with pytest.raises(ArtifactError, match="nothing has passed the gate"):
@@ -60,8 +62,9 @@ def test_a_variant_that_has_not_passed_is_served_only_when_asked(copy: Run) -> N
     refused = [v for v in report if v["format"].startswith("gguf") and not v["passed"]]
     strict = copy.recipe.gate.model_copy(update={"max_kl": 1e-9})
     if not refused:
-        judged = gate.run(strict, copy.variants(), copy.artifact("dataset"), copy.path / "gate")
-        gate.promote(judged, copy.variants(), copy.path)
+        gate.run(strict, copy.variants(), copy.artifact("dataset"), copy.path / "gate")
+        with pytest.raises(GateRefused):
+            promote(copy.path, "size")
     file = str(copy.path / "variants" / "gguf-q4_k_m" / "model.gguf")
     with pytest.raises(ArtifactError, match=r"has not passed the gate \(.* < .*--ungated"):
         served_model(file)

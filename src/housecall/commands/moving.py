@@ -41,7 +41,15 @@ def import_(file: str, out: str | None) -> None:
 def remove(name: str, yes: bool) -> None:
     """A run away, after asking."""
     run = find_run(name)
-    if not yes and not click.confirm(f"Remove {run} and everything in it?", err=True):
-        raise ConfigError(f"{run}: is left as it was")
+    if not yes and not _confirmed(f"Remove {run} and everything in it?"):
+        raise ConfigError(f"{run}: is left as it was (--yes removes it without asking)")
     remove_run(run)
     click.echo(f"removed {run}")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to answer
+        click.echo(err=True)
+        return False
