@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from housecall.errors import ArtifactError
+from housecall.artifact import Artifact
+from housecall.config import BaseConfig
+from housecall.errors import ArtifactError, HousecallError
 from housecall.gguf.files import GgufFile
 from housecall.gguf.llama import (
     check_architecture,
@@ -21,6 +23,7 @@ from housecall.gguf.llama import (
 )
 from housecall.gguf.spread import spread
 from housecall.gguf.vocabulary import gguf_vocabulary, hf_tokenizer
+from housecall.steps import fetch
 from housecall.steps.base import read_json
 from housecall.weights import Weights
 
@@ -179,3 +182,36 @@ def test_tokenizers_of_another_kind_are_refused(
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"convert_hf_to_gguf\.py"):
         gguf_vocabulary(tmp_path, 400)
+
+
+def hostile_counts(raw: bytes) -> bytes:
+    return raw[:8] + b"\xff" * 8 + raw[16:]
+
+
+def hostile_template(raw: bytes) -> bytes:
+    """The same length, so that the rest of the file stays where it is."""
+    start = raw.index(b"{% for message in messages %}")
+    evil = b"{{ ''.__class__.__mro__ }}   "
+    return raw[:start] + evil + raw[start + len(evil) :]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (hostile_counts, r"bad\.gguf: not a readable GGUF file"),
+        (hostile_template, "chat template is not safe to run|does not compile"),
+        (lambda raw: raw[: len(raw) // 2], r"bad\.gguf: not a readable GGUF file"),
+    ],
+)
+def test_a_hostile_base_is_refused_and_the_one_before_stays(
+    tiny_llama: Path, tmp_path: Path, convert: Any, change: Any, message: str
+) -> None:
+    good = convert(tiny_llama, tmp_path / "good.gguf")
+    before = fetch.run(BaseConfig(source=str(good)), tmp_path / "base")
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(change(good.read_bytes()))
+    with pytest.raises(HousecallError, match=message) as error:
+        fetch.run(BaseConfig(source=str(bad)), tmp_path / "base")
+    assert "\n" not in str(error.value)
+    assert Artifact.load(tmp_path / "base").sha256 == before.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.gguf", "base", "good.gguf"]
