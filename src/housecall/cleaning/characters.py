@@ -25,7 +25,7 @@ _TAGS = (
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,1000}})?\s*/?>", re.IGNORECASE)
 _BLOCK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6]|hr)(?:\s[^<>]{0,1000})?\s*/?>", re.IGNORECASE)
 _HIDDEN = re.compile(
-    r"<(script|style)\b[^<>]{0,1000}>.{0,10000}?</\1\s*>|<!--.{0,10000}?-->",
+    r"<(script|style)\b[^<>]{0,1000}>.{0,5000}?</\1\s*>|<!--.{0,5000}?-->",
     re.IGNORECASE | re.DOTALL,
 )
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
@@ -90,7 +90,8 @@ def strip_html(text: str) -> str:
         text = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
         text = text.replace("\xa0", " ")
     if "<" in text:
-        text = _HIDDEN.sub(" ", text)
+        if "-->" in text or "</s" in text.lower():
+            text = _HIDDEN.sub(" ", text)
         text = _BLOCK.sub("\n", text)
         text = _TAG.sub("", text)
     return text

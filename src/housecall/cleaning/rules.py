@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from housecall.cleaning.answers import is_cut, is_tiny, lost_list, speaks_of_the_exercise
+from housecall.cleaning.answers import (
+    is_cut,
+    is_tiny,
+    lost_list,
+    only_refers,
+    speaks_of_the_exercise,
+)
 from housecall.cleaning.base import Fault, Mend, Messages
 from housecall.cleaning.characters import (
     has_lost_bytes,
@@ -15,7 +21,7 @@ from housecall.cleaning.characters import (
     strip_html,
     tidy_space,
 )
-from housecall.cleaning.site import is_overwritten, only_refers, strip_attachments, strip_site
+from housecall.cleaning.site import is_overwritten, strip_attachments, strip_site
 from housecall.types import Message
 
 RULES: tuple[Mend | Fault, ...] = (
@@ -24,13 +30,13 @@ RULES: tuple[Mend | Fault, ...] = (
     Fault("broken characters", has_lost_bytes),
     Fault("broken characters", has_lost_bytes, role="user"),
     Mend("HTML removed", strip_html),
-    Fault("only refers to a doctor", only_refers),
+    Fault("only refers to a doctor", only_refers, together=True),
     Mend("phrases of the site removed", strip_site, roles=frozenset({"assistant"})),
     Mend("notes on attachments removed", strip_attachments),
     Mend("white space tidied", tidy_space),
     Fault("words overwritten by ChatDoctor", is_overwritten),
     Fault("words overwritten by ChatDoctor", is_overwritten, role="user"),
-    Fault("tiny answer", is_tiny),
+    Fault("tiny answer", is_tiny, together=True),
     Fault("speaks of the exercise", speaks_of_the_exercise),
     Fault("a list is missing", lost_list),
     Fault("cut in mid-sentence", is_cut),

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import re
 
-from housecall.cleaning.base import words
-
 # The last one is iCliniq with all the ways in which its doctors mistype it.
 _SITE = r"(?:the\s+)?(?:i?chat\s?doctor|health\s?care\s?magic|[icl]{3,6}niq)(?:\.com)?"
-_GREETING = r"(?:(?:hi+|hello|hey|dear|greetings)(?:\s+(?:there|dear|user|friend|sir|madam|maam))?)"
+GREETING = r"(?:(?:hi+|hello|hey|dear|greetings)(?:\s+(?:there|dear|user|friend|sir|madam|maam))?)"
 _END = r"\s*(?:[.!,;:]+|-(?=\s)|$)"
 
 _WELCOME = re.compile(
-    rf"^\s*(?P<hello>{_GREETING})?[\s,.!-]*(?:and\s+)?(?:a\s+)?(?:warm\s+)?welcome(?:\s+back)?\s+to"
+    rf"^(?P<hello>{GREETING})?[\s,.!-]*(?:and\s+)?(?:a\s+)?(?:warm\s+)?welcome(?:\s+back)?\s+to"
     rf"\s+{_SITE}(?:\s+(?:forum|services?|clinic|family))?{_END}",
     re.IGNORECASE,
 )
@@ -37,41 +35,24 @@ _THANKS = re.compile(
 _DOCTOR_ONLINE = r"\ban?\s+(?:[\w-]+[ /]){1,6}?on?[iln]{2,4}e\b|\ban?\s+an\s+(?:i?chat\s?doctor)\b"
 _LINK = re.compile(
     r"(?:\bfor (?:more|further) (?:inf\w+|quer\w+),?\s+(?:please\s+)?consult"
-    r"|(?:(?<=[.!?:,])|(?<=^)|(?<=\s\s))\s*(?:(?:kindly|please|do|you can)\s+)?"
+    r"|(?:(?<=[.!?:,])|(?<=^)|(?<=\s\s))\s{0,3}(?:(?:kindly|please|do|you can)\s+)?"
     r"(?:consult|revert|review|follow[ -]?up|write back|get back"
     r"|if you have any[^.?!:]{0,40}\brevert|attach[^.?!:]{0,60}\bconsult))\b"
     rf"[^.?!:]{{0,100}}?(?:{_DOCTOR_ONLINE})[^.?!]{{0,160}}"
     r"(?:[.?!]|$)(?:-+>?)?",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(r"\S*/ask-a-doctor-online\S*|-{2,}>\s*(?=$|\s)", re.IGNORECASE)
-_TAIL = re.compile(r"(?<=[.!?])\s*[-|>]+\s*$")
-_ATTACHMENT = re.compile(r"\s*\((?:the )?attachments? removed[^()]{0,60}\)", re.IGNORECASE)
+_ADDRESS = re.compile(r"\S{0,80}/ask-a-doctor-online\S{0,80}|-{2,}>\s*(?=$|\s)", re.IGNORECASE)
+_TAIL = re.compile(r"(?<=[.!?])\s{0,9}[-|>]{1,9}\s{0,9}$")
+_NOTE = r"\((?:the )?attachments? removed[^()]{0,60}\)"
+_ATTACHMENT = re.compile(rf"(?<=[.!?])\s{{0,9}}{_NOTE}\.?|\s{{0,9}}{_NOTE}", re.IGNORECASE)
 
 _NAME = re.compile(r"chat\s?doctor", re.IGNORECASE)
-
-_PLEASANTRY = re.compile(
-    rf"^\s*{_GREETING}\s*[,.!]+"
-    r"|\b(?:thanks?|thank you)\b[^.!?]{0,60}[.!?]"
-    r"|\bI (?:have|had|can|could)?\s*(?:gone|went|read|seen|understand|understood)\b[^.!?]{0,100}"
-    r"\b(?:quer(?:y|ies)|questions?|concerns?|post|case|problem|history|message)\b[^.!?]{0,40}[.!?]"
-    r"|\b(?:take care|good luck|best wishes|regards|hope (?:this|it) helps[^.!?]{0,40})"
-    r"\s*(?:[.!]|$)",
-    re.IGNORECASE,
-)
-_REFERRAL = re.compile(
-    r"(?:(?<=[.!?])|^)[^.!?]*\b(?:consult|contact|see|visit|ask|revert|talk to|speak to)\b"
-    r"[^.!?]*\b(?:doctor|physician|specialist|practitioner|\w+(?:ologist|ician|iatrist)|dentist)s?\b"
-    r"[^.!?]{0,60}(?:[.!?]|$)",
-    re.IGNORECASE,
-)
-_SAYS_SOMETHING = 8
-"""Words that must be left beside greetings and referrals."""
 
 
 def strip_site(text: str) -> str:
     """Greetings, thanks, links and addresses of the site out; a plain greeting stays."""
-    text = _WELCOME.sub(lambda match: f"{match['hello']}. " if match["hello"] else "", text)
+    text = _WELCOME.sub(lambda match: f"{match['hello']}. " if match["hello"] else "", text.strip())
     text = _THANKS.sub("", text)
     text = _LINK.sub("", text)
     text = _ADDRESS.sub("", text)
@@ -88,14 +69,11 @@ def is_overwritten(text: str) -> bool:
     return bool(_NAME.search(text))
 
 
-def only_refers(text: str) -> bool:
-    """True when nothing but greetings is left of an answer without its "consult a doctor"."""
-    rest, links = _LINK.subn(" ", strip_site_names(text))
-    rest = _PLEASANTRY.sub(" ", rest)
-    rest, referrals = _REFERRAL.subn(" ", rest)
-    return links + referrals > 0 and words(rest) < _SAYS_SOMETHING
-
-
-def strip_site_names(text: str) -> str:
+def strip_names(text: str) -> str:
     """Greetings and thanks of the site out, its links left."""
-    return _THANKS.sub("", _WELCOME.sub("", text))
+    return _THANKS.sub("", _WELCOME.sub("", text.strip()))
+
+
+def count_links(text: str) -> tuple[str, int]:
+    """A text without the site's links to its doctors, and how many there were."""
+    return _LINK.subn(" ", text)
