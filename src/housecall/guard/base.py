@@ -28,6 +28,7 @@ class GuardResult:
     """What the guard found in one message.
 
     ``message`` is what the user is told before anything else, empty when there is nothing to say.
+    ``covered`` is False when the message is in a language that there are no rules for.
     """
 
     level: Level = "none"
@@ -35,6 +36,7 @@ class GuardResult:
     language: str = "und"
     message: str = ""
     output: tuple[dict[str, Any], ...] = ()
+    covered: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as they go over the wire."""
