@@ -36,6 +36,7 @@ LAYERS = (
     "guard/context",
     "guard/rules",
     "guard/matcher",
+    "guard/output guard/evaluation",
     "guard/medical",
     "guard/__init__",
     # 3 training: torch is known from here ...
@@ -68,7 +69,7 @@ LAYERS = (
     "ui/sidebar ui/view",
     "ui/app ui/launch",
     "commands/__init__ commands/base",
-    "commands/asking commands/making commands/showing",
+    "commands/asking commands/making commands/showing commands/guarding",
     "commands/serving mcp",
     "cli",
     "__main__",

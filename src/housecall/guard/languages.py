@@ -26,7 +26,7 @@ _LATIN = "LATIN"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LETTERS_LOOKED_AT = 2_000
 _SURE_SHARE = 0.12
-_ALSO = 0.5
+_ALSO = 0.7
 """A language with this share of the best one's points is read too: people mix them."""
 
 

@@ -17,6 +17,7 @@ from housecall.guard.base import GuardMatch, GuardResult, Level
 from housecall.guard.languages import UNKNOWN, Detected, Detector
 from housecall.guard.matcher import ALARMING, Matcher
 from housecall.guard.messages import Messages, load_messages
+from housecall.guard.output import OutputPolicy, OutputReader
 from housecall.guard.packs import Rule
 from housecall.guard.rules import RuleSet, load_rules
 from housecall.guard.text import Token, split
@@ -24,6 +25,9 @@ from housecall.types import Message
 
 _CODE_VERSION = 2
 """Raised whenever the code reads the same packs in another way."""
+
+PARAGRAPH = "\n\n"
+"""What stands between the guard's message and the model's text."""
 
 _FIRST_LANGUAGE = "en"
 _ORDER: tuple[Level, ...] = ("crisis", "emergency", "dose", "off_topic")
@@ -44,12 +48,14 @@ class MedicalGuard:
         messages: Messages,
         version: str,
         off_topic: OffTopic = "allow",
+        output: OutputPolicy = "mark",
     ) -> None:
         self._rules = {one.language: one for one in rules}
         self._detector = detector
         self._messages = messages
         self._version = version
         self._off_topic = off_topic
+        self._output = output
         for language, one in self._rules.items():
             for rule in one.rules.values():
                 name = rule.message or rule.level
@@ -65,12 +71,14 @@ class MedicalGuard:
         country: str | None = None,
         folder: Traversable | None = None,
         off_topic: OffTopic = "allow",
+        output: OutputPolicy = "mark",
     ) -> MedicalGuard:
         """The guard with the shipped rules, or those in ``folder`` (laid out alike).
 
         ``country`` is a code of two letters; without it, or for a country whose numbers are not
         known here, messages say "your local emergency number". ``off_topic`` says what becomes of
         a message that is about something else than health: nothing, a warning, a refusal.
+        ``output`` is what becomes of a dangerous sentence in the model's answer.
 
         Raises ConfigError when anything in the packs is wrong: a guard is never silently off.
         """
@@ -91,6 +99,7 @@ class MedicalGuard:
             load_messages(files[1], country),
             _version([*folders, *files]),
             off_topic,
+            output,
         )
 
     @property
@@ -130,6 +139,15 @@ class MedicalGuard:
             language=detected.language,
             message=self._message(detected.language, fired),
             covered=self._covers(detected, tokens),
+        )
+
+    def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> OutputReader:
+        """Reads the answer to the last of ``messages``, which ``result`` is about."""
+        return OutputReader(
+            "\n".join(message.content for message in messages),
+            urgent=result.level in ("emergency", "crisis"),
+            policy=self._output,
+            offset=len(result.message) + len(PARAGRAPH) if result.message else 0,
         )
 
     def _message(self, detected: str, fired: dict[tuple[str, str], Rule]) -> str:

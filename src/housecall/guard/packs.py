@@ -89,7 +89,7 @@ class Language(Strict):
     """How a language is written, and the words by which it is recognised.
 
     ``gap_stops`` are words that a gap in a pattern does not go over; ``real_words`` are not taken
-    for misspelt words of the rules.
+    for misspelt words of the rules. With ``elisions`` an apostrophe parts two words: j'ai.
     """
 
     language: Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z][a-z]{3})?$")]
@@ -97,6 +97,7 @@ class Language(Strict):
     function_words: list[str]
     gap_stops: list[str]
     real_words: list[str] = []
+    elisions: bool = False
 
 
 class Cues(Strict):

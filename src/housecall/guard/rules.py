@@ -123,7 +123,8 @@ class _Compiler:
             for word in _words(elements):
                 words |= word.words
                 prefixes.update(word.prefixes)
-        return Speller(self.spellings, words, prefixes, map(fold, language.real_words))
+        real_words = map(fold, language.real_words)
+        return Speller(self.spellings, words, prefixes, real_words, elisions=language.elisions)
 
     def _add_sum(self, added: Sum, where: str) -> None:
         if not 2 <= added.at_least <= len(set(added.concepts)):

@@ -222,9 +222,7 @@ class _Run:
                     reached = ((reached & self._joined) >> 1) & ~self._stops
                     moved |= reached
             else:
-                options = [
-                    self._back(_reversed(one), fresh, moved) for one in self._options(step)
-                ]
+                options = [self._back(_reversed(one), fresh, moved) for one in self._options(step)]
                 fresh, moved = _union(options)
         return fresh, moved
 

@@ -18,7 +18,9 @@ _SHORTEST_MENDED, _LONGEST_MENDED = 6, 20
 _SHORTEST_JOINED, _LONGEST_JOINED = 7, 40
 _LONGEST_ENDING = 4
 _SHORTEST_PART = 3
-_SHORT_PARTS = frozenset({"i", "im", "my", "is", "am", "to", "in", "of", "no", "he", "me", "it", "on"})
+_SHORT_PARTS = frozenset(
+    {"i", "im", "my", "is", "am", "to", "in", "of", "no", "he", "me", "it", "on"}
+)
 _MOST_PARTS = 4
 _MOST_REMEMBERED = 20_000
 
@@ -41,7 +43,10 @@ class Speller:
         vocabulary: Iterable[str],
         prefixes: Collection[str] = (),
         real_words: Iterable[str] = (),
+        *,
+        elisions: bool = False,
     ) -> None:
+        self._elisions = elisions
         self._spellings = spellings
         self._prefixes = tuple(prefixes)
         self._vocabulary = frozenset(vocabulary)
@@ -64,6 +69,8 @@ class Speller:
         return found
 
     def _spell(self, word: str) -> tuple[str, ...]:
+        if self._elisions and "'" in word:
+            return tuple(one for part in word.split("'") if part for one in self._spell(part))
         words = listed(word, self._spellings)
         if len(words) > 1 or words[0] in self._known:
             return words
@@ -74,7 +81,7 @@ class Speller:
         return self._mend(words[0]) or words
 
     def _is_known(self, word: str) -> bool:
-        """Also for bleeding by ``bleed*``; killmyself is more than an ending away from ``kill*``."""
+        """Also bleeding by ``bleed*``; killmyself is more than an ending away from ``kill*``."""
         shortest = max(0, len(word) - _LONGEST_ENDING)
         return word in self._known or (
             word.startswith(self._prefixes)
@@ -111,8 +118,10 @@ class Speller:
             for start in range(end):
                 before, part = best[start], word[start:end]
                 long = len(part) >= _SHORTEST_PART and part in self._parts
-                if before is None or len(before) == _MOST_PARTS or not (
-                    long or part in _SHORT_PARTS or part in self._spellings
+                if (
+                    before is None
+                    or len(before) == _MOST_PARTS
+                    or not (long or part in _SHORT_PARTS or part in self._spellings)
                 ):
                     continue
                 if best[end] is None or len(before) < len(best[end] or ()) - 1:

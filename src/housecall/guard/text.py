@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
+
 class Break(IntEnum):
     """What stands between two words, from weak to strong."""
 
