@@ -62,17 +62,3 @@ def test_spans_of_matches_hold_what_was_written(before: str, after: str) -> None
 
 
 GUARD = MedicalGuard.load()
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("My head hurts and I feel sick", "en"),
-        ("chest pain", "und"),
-        ("Ich habe seit gestern starke Schmerzen in der Brust", "und"),
-        ("\u0443 \u043c\u0435\u043d\u044f \u0431\u043e\u043b\u0438\u0442", "und"),
-        ("", "und"),
-    ],
-)
-def test_language_is_english_or_unknown(text: str, language: str) -> None:
-    assert GUARD.check(text).language == language

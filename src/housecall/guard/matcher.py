@@ -93,6 +93,8 @@ class Matcher:
 
     def _sum(self, added: Sum, earlier: Collection[str]) -> _Found | None:
         """One match over the parts that stand near each other; it alarms when enough of them do."""
+        if self._by_concept.keys().isdisjoint(added.concepts):
+            return None
         here = [name for name in added.concepts if name in self._by_concept]
         before = sum(name in earlier for name in added.concepts if name not in here)
         needed = added.at_least - before

@@ -18,6 +18,8 @@ from housecall.guard.text import Break, Text
 MOST_PLACES = 64
 """Places of one phrase that are looked at; see ``Search.find``."""
 
+_MOST_REMEMBERED = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -78,9 +80,13 @@ class Search:
         than ``MOST_PLACES`` only the first are told, with ``flood``.
         """
         masks = self._symbols.masks(text)
-        present = masks.keys()
+        present = frozenset(masks)
         run = _Run(text, masks, self._gap_stops)
-        candidates = {p: None for symbol in present for p in self._by_symbol.get(symbol, ())}
+        candidates = {
+            phrase: None
+            for symbol in present & self._by_symbol.keys()
+            for phrase in self._by_symbol[symbol]
+        }
         longest: dict[tuple[int, str, str], tuple[int, bool]] = {}
         for phrase in candidates:
             if phrase.needed <= present:
@@ -109,6 +115,7 @@ class _Symbols:
         self._ranges: list[tuple[Number, int]] = []
         self._choices: dict[int, tuple[Choice, _Either]] = {}
         self._prefix_lengths: list[int] = []
+        self._remembered: dict[str, tuple[int, ...]] = {}
 
     def steps(self, elements: Elements) -> tuple[_Step, ...]:
         """The elements with numbers for words."""
@@ -125,7 +132,15 @@ class _Symbols:
                 masks[symbol] = masks.get(symbol, 0) | mask
         return masks
 
-    def _of(self, word: str) -> Iterator[int]:
+    def _of(self, word: str) -> tuple[int, ...]:
+        found = self._remembered.get(word)
+        if found is None:
+            if len(self._remembered) >= _MOST_REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[word] = tuple(self._look_up(word))
+        return found
+
+    def _look_up(self, word: str) -> Iterator[int]:
         yield from self._by_word.get(word, ())
         for length in self._prefix_lengths:
             if length > len(word):
@@ -168,6 +183,7 @@ class _Run:
 
     def __init__(self, text: Text, masks: dict[int, int], gap_stops: Container[str]) -> None:
         self._masks = masks
+        self._present = frozenset(masks)
         self._all = (1 << len(text.words)) - 1
         self._joined = self._stops = 0
         for place, (word, before) in enumerate(zip(text.words, text.breaks, strict=True)):
@@ -176,6 +192,7 @@ class _Run:
             if word in gap_stops:
                 self._stops |= 1 << place
         self._possible: dict[_Either, list[tuple[_Step, ...]]] = {}
+        self._followed: dict[tuple[_Either, int, int], tuple[int, int]] = {}
 
     def spans(self, phrase: _Phrase, near: int) -> Iterator[tuple[int, int, bool]]:
         """The longest match from each place, and whether there are more than were looked at."""
@@ -204,11 +221,18 @@ class _Run:
                     reached = (reached & passable) << 1
                     moved |= reached
             else:
-                options = [self._follow(one, fresh, moved) for one in self._options(step)]
-                fresh, moved = _union(options)
+                fresh, moved = self._choose(step, fresh, moved)
             if not fresh | moved:
                 return 0, 0
         return fresh, moved
+
+    def _choose(self, either: _Either, fresh: int, moved: int) -> tuple[int, int]:
+        """A choice, followed once from the same places: concepts stand in many phrases."""
+        key = (either, fresh, moved)
+        if key not in self._followed:
+            options = [self._follow(one, fresh, moved) for one in self._options(either)]
+            self._followed[key] = _union(options)
+        return self._followed[key]
 
     def _back(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
         """The same from the ends to the starts, through steps in reverse."""
@@ -229,8 +253,8 @@ class _Run:
     def _options(self, either: _Either) -> list[tuple[_Step, ...]]:
         """The options of a choice whose words are in the text."""
         if either not in self._possible:
-            present = self._masks.keys()
-            self._possible[either] = [s for needed, s in either.options if needed <= present]
+            fits = self._present.issuperset
+            self._possible[either] = [s for needed, s in either.options if fits(needed)]
         return self._possible[either]
 
 
