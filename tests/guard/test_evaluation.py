@@ -59,8 +59,13 @@ def test_the_command_keeps_texts_to_itself_unless_asked(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "problem"),
-    [("{", "1: not JSON"), ("[]", "1: needs an object"), ('{"text": "x"}', "1: expect is None"), ("", "no message")],
-)  # fmt: skip
+    [
+        ("{", "1: not JSON"),
+        ("[]", "1: needs an object"),
+        ('{"text": "x"}', "1: expect is None"),
+        ("", "no message"),
+    ],
+)
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, line: str, problem: str) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text(line + "\n", encoding="utf-8")

@@ -127,7 +127,7 @@ class Speller:
                 if best[end] is None or len(before) < len(best[end] or ()) - 1:
                     best[end] = (*before, part)
         parts = best[-1] or ()
-        if sum(len(part) > 3 for part in parts) * 2 < len(parts):
+        if sum(len(part) >= _SHORTEST_PART for part in parts) * 2 < len(parts):
             return ()  # many short words can be found in anything
         return tuple(piece for part in parts for piece in listed(part, self._spellings))
 
