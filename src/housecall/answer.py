@@ -159,15 +159,29 @@ class Answerer:
             window = await self._in_time(deadline, self._window(draft, conversation, template))
             draft.window = window
             stream = self._engine.stream(window.prompt, self._sampling(draft))
+            said = [*conversation.history, draft.request.messages[-1]]
+            reader = self._guard.answer_reader(draft.guard, said)
             async with aclosing(stream) as chunks:
                 while chunk := await self._in_time(deadline, anext(chunks, None)):
-                    draft.add(chunk)
-                    if chunk.text:
-                        yield chunk.text
+                    allowed = reader.read(chunk.text)
+                    draft.add(replace(chunk, text=allowed))
+                    if allowed:
+                        yield allowed
+                    if reader.stopped:
+                        draft.finish_reason = "guard"
+                        break
+            if rest := reader.close():
+                draft.add_text(rest)
+                yield rest
+            draft.guard = replace(draft.guard, output=reader.findings)
 
     def _stops_after(self, level: str) -> bool:
         settings = self._settings
-        policy = {"emergency": settings.after_emergency, "crisis": settings.after_crisis}
+        policy = {
+            "emergency": settings.after_emergency,
+            "crisis": settings.after_crisis,
+            "off_topic": "stop" if settings.off_topic == "refuse" else "continue",
+        }
         return policy.get(level) == "stop"
 
     @property

@@ -60,6 +60,10 @@ class Draft:
         self._usage = chunk.usage or self._usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
 
+    def add_text(self, text: str) -> None:
+        """Take in text that the guard had held back."""
+        self._pieces.append(text)
+
     def answer(self, model: ServedModel) -> Answer:
         """The answer, once it is whole."""
         return Answer(

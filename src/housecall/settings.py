@@ -92,6 +92,13 @@ class Settings(BaseSettings):
         "stop", description="whether the model adds to a crisis message"
     )
 
+    off_topic: Literal["allow", "warn", "refuse"] = Field(
+        "allow", description="what becomes of a message that is plainly not about health"
+    )
+    guard_output: Literal["mark", "replace", "cut"] = Field(
+        "mark", description="what becomes of a dangerous sentence of the model"
+    )
+
     log_format: Literal["json", "console"] = "json"
     log_text: bool = Field(False, description="write messages and answers to the log")
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ Text = dict[str, Any]
 
 FOLDER = Path(__file__).parent / "data"
 SPLITS = ("test", "dev")
+FILES = {
+    "test": FOLDER / "test.jsonl",
+    "dev": Path(str(resources.files("housecall") / "data" / "guard_dev.jsonl")),
+}
 FIELDS = {
     "id": str,
     "text": str,
@@ -57,7 +62,7 @@ MOST_SHARED = 0.25
 
 
 def read(split: str) -> list[Text]:
-    lines = (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = FILES[split].read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -33,7 +33,9 @@ def build_parts(model: ServedModel, settings: Settings) -> Parts:
         threads=settings.threads,
         gpu_layers=settings.gpu_layers,
     )
-    guard = MedicalGuard.load(settings.country)
+    guard = MedicalGuard.load(
+        settings.country, off_topic=settings.off_topic, output=settings.guard_output
+    )
     return Parts(engine, guard, model, SessionStore(settings.database), settings)
 
 
