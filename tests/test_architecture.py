@@ -20,10 +20,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "housecall"
 # another. A new file gets the highest line that its imports allow, or one between.
 LAYERS = (
     # 0 ground: values and errors of all, this machine, a terminal's progress bars
-    "__init__ types errors machine progress",
+    "__init__ types errors machine",
+    "progress",
     # 1 one thing each
-    "settings config artifact template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template readers lineage gguf/llama",
+    "settings config artifact locks template_sandbox",
+    "recipe",
+    "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
+    "chat_template readers lineage weights gguf/llama",
     # data sets: rows, the rules that mend or reject them, what is known of all of them
     "sources privacy duplicates spool cleaning/base cleaning/characters",
     "cleaning/site",
@@ -33,8 +36,9 @@ LAYERS = (
     "sieve",
     "data_report",
     "row_store",
-    "gguf/vocabulary",
-    "gguf/files",
+    "gguf/vocabulary gguf/spread",
+    "gguf/files plots promotion",
+    "gguf/convert model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
@@ -49,20 +53,37 @@ LAYERS = (
     "guard/__init__",
     # 3 training: torch is known from here ...
     "causal_lm",
-    "importance",
+    "importance bitsandbytes_folder",
     "steps/__init__ steps/base",
+    "training/__init__ training/attention training/functions training/batches",
+    "training/processes training/curves",
+    "training/weights training/checkpoint training/adapter training/memory",
+    "training/decoder training/safety",
+    "training/trainer",
+    # ... is a model the one it is said to be, and what did it lost on the way
+    "checks/__init__ checks/conversations checks/engine checks/statistics checks/streamed",
+    "checks/tokens checks/greedy checks/diagnosis checks/provenance checks/questions",
+    "checks/measure",
+    "checks/parity",
     "steps/*",
     # ... and conversations: kept, and cut to the window
-    "migrations/__init__ migrations/env migrations/versions/*",
+    "migrations/__init__ migrations/env migrations/versions/* records",
     "database",
+    "erasure leases rows",
+    "facts/base facts/lexicon facts/sentences",
+    "facts/rules",
+    "facts/corrections",
+    "facts/drawing",
+    "facts/__init__",
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
     "draft",
-    "answer pipeline",
+    "answer pipeline removal exports/base exports/__init__",
+    "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
     "server/__init__ server/logs server/errors",
-    "server/wire server/middleware",
+    "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",
     "server/app",
@@ -73,20 +94,25 @@ LAYERS = (
     "ui/sidebar ui/view",
     "ui/app ui/launch",
     "commands/__init__ commands/base",
-    "commands/asking commands/making commands/showing",
-    "commands/serving mcp",
+    "commands/asking commands/making commands/showing commands/moving",
+    "commands/serving mcp cli_options",
     "cli",
     "__main__",
 )
 
 TRAINING = (
-    *("causal_lm", "importance", "gguf/*", "steps/*"),
+    *("causal_lm", "importance", "bitsandbytes_folder", "weights", "checks/*", "steps/*"),
+    *("training/*", "gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files"),
+    *("gguf/convert", "gguf/kernels", "gguf/spread"),
     *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
     *("data_report", "row_store"),
 )
 """What needs the extra ``train``."""
 
-SERVING = ("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage")
+SERVING = (
+    *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
+    *("server/*", "lineage", "exports/*", "removal"),
+)
 """What runs with the core packages alone."""
 
 BUDGET = 300

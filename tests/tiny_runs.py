@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from housecall.config import Recipe, parse_recipe
+from housecall.config import Recipe
+from housecall.recipe import parse_recipe
 
 COMPLAINTS = ("headache", "fever", "cough", "rash", "back pain", "sore throat", "earache", "cramp")
 
@@ -38,12 +39,19 @@ def tiny_recipe(base: Path, data: Path, **sections: dict[str, Any]) -> Recipe:
         "name": "tiny",
         "base": {"source": str(base)},
         "data": {"source": str(data), "system_prompt": "You are a doctor."},
-        "train": {"tokens_per_step": 512, "max_steps": 4, "lora_rank": 4, "lora_alpha": 8},
+        "train": {
+            "tokens_per_step": 512,
+            "max_steps": 4,
+            "lora_rank": 4,
+            "lora_alpha": 8,
+            "safety_tokens": 4,
+        },
         "quantize": {
             "formats": ["fp16", "int8", "int4", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m"],
             "calibration_tokens": 256,
+            "parity": {"answers": 2, "answer_tokens": 16},
         },
-        "gate": {"tokens": 256},
+        "gate": {"tokens": 256, "question_limit": 4, "engine_tokens": 8},
         "bench": {"prompts": 1, "repeats": 1, "new_tokens": 4},
     }
     for name, section in sections.items():

@@ -42,18 +42,28 @@ class Artifact:
 
         Raises ArtifactError naming the file, and the expected and found hash.
         """
+        artifact = cls.read(path)
+        for entry in artifact.manifest["files"]:
+            _check_file(path / entry["path"], int(entry["bytes"]), entry["sha256"], verify)
+        return artifact
+
+    @classmethod
+    def read(cls, path: Path) -> Artifact:
+        """Read the manifest alone: its files need not be there (an exported run lacks some).
+
+        Raises ArtifactError when there is no manifest, or it is broken.
+        """
         _recover(path)
         file = path / MANIFEST
         try:
             raw = file.read_bytes()
             manifest = json.loads(raw)
-            files = [(e["path"], int(e["bytes"]), str(e["sha256"])) for e in manifest["files"]]
+            for entry in manifest["files"]:
+                _ = str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])
         except FileNotFoundError:
             raise ArtifactError(f"{path}: not an artifact (no {MANIFEST}): make it again") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{file}: broken manifest ({error}): make it again") from error
-        for name, size, sha256 in files:
-            _check_file(path / name, size, sha256, verify)
         return cls(path, manifest, hashlib.sha256(raw).hexdigest())
 
     @property
@@ -75,7 +85,7 @@ class Artifact:
         return [self._parent(entry) for entry in self.manifest["parents"]]
 
     def _parent(self, entry: Mapping[str, str]) -> Artifact:
-        parent = Artifact.load(Path(os.path.normpath(self.path / entry["path"])), verify=False)
+        parent = Artifact.read(Path(os.path.normpath(self.path / entry["path"])))
         if parent.sha256 != entry["sha256"]:
             raise ArtifactError(
                 f"{parent.path / MANIFEST}: {self.path} was made from another one "

@@ -8,15 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import housecall
+from housecall.cli_options import json_option, sampling_options, set_option
 from housecall.errors import HousecallError
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 # No tracker, hub client or UI of a library may report or look anything up on its own.
 _QUIET = {
@@ -86,27 +84,13 @@ def cli() -> None:
     """
 
 
-def _json_option(command: _Command) -> _Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
-
-
-def _set_option(command: _Command) -> _Command:
-    return click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="A.B=VALUE",
-        help="Change a key of the recipe; may be given more than once.",
-    )(command)
-
-
 @cli.command()
 @click.argument("recipe", default="demo")
 @click.option("--port", type=int, default=None, help="Port of the API.  [default: 8000]")
 @click.option("--ui-port", type=int, default=8501, show_default=True, help="Port of the UI.")
 @click.option("--no-ui", is_flag=True, help="Only the API.")
 @click.option("--once", is_flag=True, help="Print one answer with its lineage and stop.")
-@_set_option
+@set_option
 def up(
     recipe: str,
     port: int | None,
@@ -124,10 +108,10 @@ def up(
 @cli.command()
 @click.argument("recipe")
 @click.option("--out", metavar="FOLDER", help="Where the run goes.  [default: runs/NAME]")
-@_set_option
+@set_option
 @click.option("--from", "start", metavar="STEP", help="Do this step and all after it anew.")
 @click.option("--to", "stop", metavar="STEP", help="Stop after this step.")
-@_json_option
+@json_option
 def run(
     recipe: str,
     out: str | None,
@@ -147,8 +131,8 @@ def run(
 
 def _step_command(name: str, text: str) -> None:
     @click.argument("run", required=False)
-    @_set_option
-    @_json_option
+    @set_option
+    @json_option
     def command(run: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
         from housecall.commands import making
 
@@ -186,28 +170,11 @@ def serve(
     serving.serve(model, ungated=ungated, host=host, port=port, ctx=ctx, parallel=parallel)
 
 
-def _sampling_options(command: _Command) -> _Command:
-    for option in (
-        click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
-        click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True),
-        click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True),
-        click.option("--top-k", type=click.IntRange(0), default=40, show_default=True),
-        click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True),
-        click.option("--repeat-penalty", type=click.FloatRange(0.1, 2), default=1.0),
-        click.option("--seed", type=int, default=None, help="The same text for the same seed."),
-        click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text."),
-        click.option("--system", default=None, help="System prompt in place of the model's own."),
-        click.option("--ungated", is_flag=True, help="Use a variant that has not passed."),
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command()
 @click.argument("prompt")
 @click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
-@_sampling_options
-@_json_option
+@sampling_options
+@json_option
 def generate(prompt: str, model: str | None, as_json: bool, **options: Any) -> None:
     """Answer PROMPT once, without a server; - reads it from standard input."""
     from housecall.commands import asking
@@ -219,7 +186,7 @@ def generate(prompt: str, model: str | None, as_json: bool, **options: Any) -> N
 @cli.command()
 @click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
 @click.option("--url", default=None, help="Chat through a server that is running.")
-@_sampling_options
+@sampling_options
 def chat(model: str | None, url: str | None, **options: Any) -> None:
     """Chat in the terminal; an empty line or Ctrl-D ends it."""
     from housecall.commands import asking
@@ -241,7 +208,7 @@ def ui(url: str, port: int) -> None:
 
 
 @cli.command("ls")
-@_json_option
+@json_option
 def ls(as_json: bool) -> None:
     """List runs and their variants."""
     from housecall.commands import showing
@@ -251,12 +218,52 @@ def ls(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("what", metavar="PATH|ANSWER_ID")
-@_json_option
+@json_option
 def show(what: str, as_json: bool) -> None:
     """Show what stands behind a run, an artifact or an answer, back to the data."""
     from housecall.commands import showing
 
     showing.show(what, as_json)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["zip", "ollama", "hf"]),
+    default="zip",
+    show_default=True,
+    help="zip: to import elsewhere; ollama: GGUF and Modelfile; hf: merged model and card.",
+)
+@click.option(
+    "--out", metavar="PATH", help="Where it goes.  [default: RUN.zip, RUN-ollama, RUN-hf]"
+)
+def export(run: str | None, fmt: str, out: str | None) -> None:
+    """Write what RUN serves, with its history, for another machine or program."""
+    from housecall.commands import moving
+
+    moving.export(run, fmt, out)
+
+
+@cli.command("import")
+@click.argument("file", metavar="FILE.zip")
+@click.option("--out", metavar="FOLDER", help="Where the run goes.  [default: runs/NAME]")
+def import_(file: str, out: str | None) -> None:
+    """Unpack an exported run: checked file by file, whole or not at all."""
+    from housecall.commands import moving
+
+    moving.import_(file, out)
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rm(run: str, yes: bool) -> None:
+    """Remove RUN, unless another run or a server needs it."""
+    from housecall.commands import moving
+
+    moving.remove(run, yes)
 
 
 @cli.group(cls=_InOrder)
@@ -267,7 +274,7 @@ def guard() -> None:
 @guard.command()
 @click.argument("text", required=False)
 @click.option("--jsonl", type=click.Path(), help="Read one JSON object with a text per line.")
-@_json_option
+@json_option
 def check(text: str | None, jsonl: str | None, as_json: bool) -> None:
     """What the filter finds in TEXT."""
     from housecall.commands import showing
@@ -281,7 +288,7 @@ def check(text: str | None, jsonl: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@_json_option
+@json_option
 def doctor(as_json: bool) -> None:
     """What this machine has, and what is missing for what."""
     from housecall.commands import showing

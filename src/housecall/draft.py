@@ -11,8 +11,8 @@ from typing import Any
 from housecall.events import Answer, AnswerRequest, Timings
 from housecall.guard.base import GuardResult
 from housecall.memory import Window
-from housecall.sessions import AnswerRecord
-from housecall.types import Chunk, FinishReason, Message, ServedModel, Usage
+from housecall.records import AnswerRecord
+from housecall.types import Chunk, FinishReason, ServedModel, Usage
 
 PARAGRAPH = "\n\n"
 """What stands between the guard's message and the model's text."""
@@ -23,11 +23,10 @@ class Draft:
     """What is known of an answer so far."""
 
     request: AnswerRequest
-    session_id: str | None
-    messages: list[Message]
     guard: GuardResult
     started: float = field(default_factory=perf_counter)
     turn: int | None = None
+    """Its turn in the session, once the question is saved."""
     window: Window | None = None
     finish_reason: FinishReason | None = None
     _pieces: list[str] = field(default_factory=list)
@@ -35,6 +34,11 @@ class Draft:
     _usage: Usage | None = None
     _first: float | None = None
     _last: float | None = None
+
+    @property
+    def session_id(self) -> str | None:
+        """The session it belongs to."""
+        return self.request.answered_in
 
     @property
     def urgent(self) -> bool:
@@ -90,11 +94,11 @@ class Draft:
             sampling=asdict(self.request.sampling),
             usage=asdict(self._counts()),
             timings=asdict(self._timings()),
-            context=self._context(),
+            context=self._context(words=False),
         )
 
-    def _context(self) -> dict[str, Any] | None:
-        return self.window.as_dict() if self.window else None
+    def _context(self, *, words: bool = True) -> dict[str, Any] | None:
+        return self.window.as_dict(words=words) if self.window else None
 
     def _counts(self) -> Usage:
         read = len(self.window.prompt) if self.window else 0

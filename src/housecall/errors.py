@@ -5,9 +5,11 @@ HousecallError              a clear message for a person; the command line exits
 |- DataError                a data set can't be used
 |- ArtifactError            a folder or file of a run is missing, broken or of another recipe
 |- MissingPackage           an optional package is needed; names the pip line
+|- ParityFailed             a GGUF file is not the model that was merged
 |- GateRefused              nothing passed the gate; the command line exits with 3
 |- NotFound                 a session, answer or run that does not exist
 |- SessionInUse             a second request on a session that is being answered
+|- StoreUnavailable         the database can't be reached or written: try again later
 |- ContextLengthExceeded    the prompt does not fit the window
 '- EngineError              the engine failed
    |- EngineUnavailable     it is down, starting or draining: try again later
@@ -44,6 +46,10 @@ class MissingPackage(HousecallError):
         self.pip = pip
 
 
+class ParityFailed(HousecallError):
+    """The engine with a GGUF file does not behave as the model that was merged."""
+
+
 class GateRefused(HousecallError):
     """No variant passed the gate."""
 
@@ -56,6 +62,10 @@ class NotFound(HousecallError):
 
 class SessionInUse(HousecallError):
     """Another request is being answered in this session."""
+
+
+class StoreUnavailable(HousecallError):
+    """The database can't be reached, read or written now."""
 
 
 class ContextLengthExceeded(HousecallError):

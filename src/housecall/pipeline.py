@@ -6,19 +6,23 @@ the artifacts that are there now, by hash.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, write_text
-from housecall.config import Recipe, differences, dump_recipe, load_recipe
-from housecall.errors import ArtifactError, ConfigError
-from housecall.lineage import PROMOTED, RECIPE
+from housecall.config import Recipe
+from housecall.errors import ArtifactError, ConfigError, GateRefused
+from housecall.lineage import PROMOTED, RECIPE, read_promoted
+from housecall.locks import working
+from housecall.machine import process_count, process_rank
+from housecall.model_card import write_card
 from housecall.progress import console
+from housecall.promotion import promote, withdraw
+from housecall.recipe import differences, dump_recipe, load_recipe
 from housecall.sources import source_hash
 
 STEPS = ("prepare", "train", "merge", "quantize", "gate", "bench")
@@ -84,26 +88,50 @@ def execute(
     raise, and ArtifactError while another process works on the run.
     """
     names = STEPS[STEPS.index(start) : STEPS.index(stop) + 1]
-    with _locked(run.path):
+    # Of several processes that train together, the first one holds the lock.
+    with working(run.path) if process_rank() == 0 else nullcontext():
         for name in names:
             started = time.monotonic()
             skipped = not force and is_done(run, name)
             if not skipped:
+                _may_run(name)
                 console().print(f"[bold]{name}[/bold]")
                 _RUNNERS[name](run, force)
             if report:
                 report(name, time.monotonic() - started, skipped)
 
 
+def _may_run(step: str) -> None:
+    if process_count() > 1 and step != "train":
+        raise ConfigError(
+            f"{step}: only train works with several processes: first run  housecall prepare RUN, "
+            "then  torchrun --standalone --nproc-per-node 2 -m housecall train RUN"
+        )
+
+
 def is_done(run: Run, step: str) -> bool:
     """True when a step's artifacts are there, whole, and made from what is there now."""
+    try:
+        return _artifacts_match(run, step) and _EXTRA.get(step, _nothing_more)(run)
+    except ArtifactError:
+        return False
+
+
+def _artifacts_match(run: Run, step: str) -> bool:
+    """Whether a step's artifacts are of this recipe and of the artifacts that are there now."""
     try:
         return all(
             _matches(run.artifact(name), config, [run.artifact(p).sha256 for p in parents])
             for name, config, parents in _expected(run, step)
-        ) and _EXTRA.get(step, _nothing_more)(run)
+        )
     except ArtifactError:
         return False
+
+
+def _is_promoted(run: Run) -> bool:
+    """Whether what is promoted was chosen by the gate that is there."""
+    file = run.path / PROMOTED
+    return file.is_file() and read_promoted(run.path).get("gate") == run.artifact("gate").sha256
 
 
 def _same_rows(run: Run) -> bool:
@@ -119,7 +147,7 @@ def _nothing_more(_: Run) -> bool:
 # What a step's being done takes besides its artifacts.
 _EXTRA: dict[str, Callable[[Run], bool]] = {
     "prepare": _same_rows,
-    "gate": lambda run: (run.path / PROMOTED).is_file(),
+    "gate": _is_promoted,
 }
 
 
@@ -196,18 +224,28 @@ def _quantize(run: Run, force: bool) -> None:
     )
 
 
-def _gate(run: Run, _: bool) -> None:
+def _gate(run: Run, force: bool) -> None:
     from housecall.steps import gate
 
-    variants = run.variants()
-    judged = gate.run(run.recipe.gate, variants, _verified(run, "dataset"), run.path / "gate")
-    gate.promote(judged, variants, run.path)
+    variants, dataset = run.variants(), _verified(run, "dataset")
+    try:
+        if force or not _artifacts_match(run, "gate"):
+            gate.run(run.recipe.gate, variants, dataset, run.path / "gate")
+        promote(run.path, run.recipe.gate.prefer)
+    except GateRefused:
+        withdraw(run.path)
+        raise
+    finally:
+        write_card(run.path)
 
 
 def _bench(run: Run, _: bool) -> None:
     from housecall.steps import bench
 
     bench.run(run.recipe.bench, run.variants(), _verified(run, "dataset"), run.path / "bench")
+    if (run.path / PROMOTED).is_file():  # the speeds may choose another of those that passed
+        promote(run.path, run.recipe.gate.prefer)
+    write_card(run.path)
 
 
 def _verified(run: Run, name: str) -> Artifact:
@@ -222,14 +260,3 @@ _RUNNERS: dict[str, Callable[[Run, bool], None]] = {
     "gate": _gate,
     "bench": _bench,
 }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from a run while it is being made."""
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ArtifactError(f"{path}: another housecall is working on this run") from None
-        yield

@@ -13,6 +13,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from housecall.machine import process_rank
+
 
 class Bar(Protocol):
     """What a step tells of its progress."""
@@ -24,8 +26,8 @@ class Bar(Protocol):
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """The terminal that people read."""
-    return Console(stderr=True, highlight=False)
+    """The terminal that people read; of several processes only the first one writes to it."""
+    return Console(stderr=True, highlight=False, quiet=process_rank() > 0)
 
 
 @contextmanager

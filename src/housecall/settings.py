@@ -72,6 +72,18 @@ class Settings(BaseSettings):
         "", repr=False, description="SQLAlchemy URL; default: SQLite in data_dir"
     )
 
+    retention_days: float | None = Field(
+        None, gt=0, description="erase sessions this long after their last use; default never"
+    )
+    undo_seconds: float = Field(
+        10.0, ge=0, description="how long a deleted session can be restored before it is erased"
+    )
+    long_chat: Literal["pin", "drop", "refuse"] = Field(
+        "pin",
+        description="when a chat outgrows its window: oldest turns leave and their medical facts "
+        "stay; they leave; the request is refused",
+    )
+
     country: str | None = Field(None, description="country whose emergency numbers are given")
     after_emergency: Literal["continue", "stop"] = Field(
         "stop", description="whether the model adds to an emergency message"

@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from housecall.config import load_recipe
 from housecall.errors import ArtifactError
-from housecall.lineage import PROMOTED, RUNS, find_run
+from housecall.lineage import PROMOTED, RUNS, find_run, read_promoted
+from housecall.machine import process_rank
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
-from housecall.steps.base import read_json
+from housecall.recipe import load_recipe
 
 
 class Report:
@@ -60,6 +60,8 @@ def step(name: str, run_name: str | None, overrides: tuple[str, ...], as_json: b
 
 
 def _print(made: Run, report: Report, as_json: bool) -> None:
+    if process_rank() > 0:
+        return
     summary = summarise(made)
     if as_json:
         click.echo(json.dumps({**summary, "steps": report.steps}, indent=2, ensure_ascii=False))
@@ -75,15 +77,19 @@ def _print(made: Run, report: Report, as_json: bool) -> None:
 
 def summarise(made: Run) -> dict[str, Any]:
     """What is known of a run so far: losses of training, and each variant's figures."""
-    promoted = made.path / PROMOTED
     return {
         "run": made.path.name,
         "path": str(made.path),
-        "promoted": read_json(promoted)["format"] if promoted.exists() else None,
+        "promoted": _promoted(made),
         "training": _metrics(made, "adapter"),
         "dataset": _metrics(made, "dataset"),
         "variants": _variants(made),
     }
+
+
+def _promoted(made: Run) -> str | None:
+    there = (made.path / PROMOTED).is_file()
+    return str(read_promoted(made.path)["format"]) if there else None
 
 
 def _metrics(made: Run, name: str) -> dict[str, Any]:
@@ -109,7 +115,9 @@ def _variants(made: Run) -> list[dict[str, Any]]:
                 "format": fmt,
                 "bytes": size,
                 **{key: verdict.get(key) for key in ("loss", "kl_mean", "agreement", "passed")},
+                "figures": verdict.get("figures"),
                 "failed": verdict.get("failed", []),
+                "causes": verdict.get("causes", []),
                 "tokens_per_second": speed.get(fmt),
             }
         )
@@ -127,6 +135,8 @@ def _table(summary: dict[str, Any]) -> Table:
         ("smaller", "right"),
         ("loss", "right"),
         ("KL", "right"),
+        ("same top", "right"),
+        ("questions", "right"),
         ("tokens/s", "right"),
         ("gate", "left"),
     ):
@@ -139,6 +149,8 @@ def _table(summary: dict[str, Any]) -> Table:
             _number(row["smaller"], ".0%"),
             _number(row["loss"], ".3f"),
             _number(row["kl_mean"], ".4f"),
+            _number(row["agreement"], ".1%"),
+            _number(row["figures"] and row["figures"]["accuracy"], ".0%"),
             _number(row["tokens_per_second"], ".1f"),
             _verdict(row) + (", promoted" if promoted else ""),
             style="bold" if promoted else None,

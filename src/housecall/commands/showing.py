@@ -17,12 +17,25 @@ from rich.table import Table
 
 from housecall.artifact import MANIFEST, Artifact
 from housecall.errors import DataError, NotFound
-from housecall.lineage import PROMOTED, RECIPE, chain, find_run, list_runs, served_model
+from housecall.lineage import (
+    PROMOTED,
+    RECIPE,
+    chain,
+    find_run,
+    is_unclear,
+    list_runs,
+    read_promoted,
+    served_model,
+)
 from housecall.machine import describe_machine
-from housecall.sessions import AnswerRecord, SessionStore
+from housecall.records import AnswerRecord
+from housecall.sessions import SessionStore
 from housecall.settings import load_settings
 
-_HIDDEN = ("kind", "path", "sha256", "created", "failed", "passed")
+_HIDDEN = (
+    *("kind", "path", "sha256", "created", "housecall", "versions"),
+    *("failed", "passed", "figures", "causes"),
+)
 
 
 def ls(as_json: bool) -> None:
@@ -42,15 +55,11 @@ def ls(as_json: bool) -> None:
 
 
 def _run_row(path: Path) -> dict[str, Any]:
-    promoted = path / PROMOTED
-    variants = [
-        Artifact.load(file.parent, verify=False)
-        for file in sorted(path.glob(f"variants/*/{MANIFEST}"))
-    ]
+    variants = [Artifact.read(file.parent) for file in sorted(path.glob(f"variants/*/{MANIFEST}"))]
     return {
         "name": path.name,
         "path": str(path),
-        "promoted": json.loads(promoted.read_text())["format"] if promoted.exists() else None,
+        "promoted": read_promoted(path)["format"] if (path / PROMOTED).exists() else None,
         "created": max((v.manifest["created"] for v in variants), default=None),
         "variants": [{"format": v.path.name, "bytes": v.size} for v in variants],
     }
@@ -96,15 +105,26 @@ def print_chain(record: AnswerRecord) -> None:
 
 
 def _print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
+    for made in dict.fromkeys(_made_with(entry) for entry in entries):
+        click.echo(f"  made with {made}")
     for depth, entry in enumerate(entries):
         mark = "" if depth == 0 else "<- "
         click.echo(f"  {mark}{entry['kind']:<9} {entry['path']:<24} sha256 {entry['sha256']}")
         facts = {k: v for k, v in entry.items() if k not in _HIDDEN}
         if "passed" in entry:
             facts["verdict"] = "passed" if entry["passed"] else "; ".join(entry["failed"])
+        if entry["kind"] in ("base", "dataset") and is_unclear(str(entry["licence"])):
+            facts["WARNING"] = "the licence is unclear"
         line = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v is not None)
         if line:
             click.echo(f"       {line}")
+
+
+def _made_with(entry: Mapping[str, Any]) -> str:
+    """Program, commit and packages, in one line: mostly the same for all of a run."""
+    made = entry["housecall"]
+    versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+    return f"housecall {made['version']} (commit {made['commit'] or 'unknown'}), {versions}"
 
 
 def _short(value: Any) -> str:
@@ -112,6 +132,8 @@ def _short(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, Mapping):
         return " ".join(f"{k}={_short(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
     return str(value)
 
 

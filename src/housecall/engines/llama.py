@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from housecall.chat_template import ChatTemplate
 from housecall.engines.base import END_OF_GENERATION, EngineInfo
 from housecall.engines.llama_process import LlamaConfig, LlamaProcess
 from housecall.engines.llama_wire import (
@@ -22,11 +23,13 @@ from housecall.engines.llama_wire import (
     parse_event,
 )
 from housecall.errors import (
+    ArtifactError,
     ConfigError,
     ContextLengthExceeded,
     EngineError,
     EngineUnavailable,
 )
+from housecall.gguf.header import read_header
 from housecall.machine import cpu_count
 from housecall.types import Chunk, Sampling
 
@@ -93,8 +96,10 @@ class LlamaEngine:
     async def start(self) -> None:
         """Start the child, load the model and wait until it answers.
 
-        Raises EngineError, with the child's own words, when the model can't be loaded.
+        Raises ArtifactError for a file that native code is not given, and EngineError, with the
+        child's own words, when the model can't be loaded.
         """
+        await asyncio.to_thread(_check, Path(self._config.model))
         await self._launch()
         self._info = await self._read_info()
         self._supervisor = asyncio.create_task(self._supervise())
@@ -158,6 +163,10 @@ class LlamaEngine:
             except httpx.TransportError as error:
                 raise _died() from error
             raise _died()
+
+    async def probe(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole completion in the engine's own terms: to examine a model, not to serve it."""
+        return await self._request("POST", "/completion", body)
 
     async def _check_schema(self, schema: Mapping[str, Any]) -> None:
         """Find out whether the engine enforces ``schema``: one that it can't read it ignores.
@@ -272,6 +281,16 @@ class LlamaEngine:
             if len(ids) == 1 and ids != await self.tokenize(text, special=False):
                 found.add(ids[0])
         return frozenset(found)
+
+
+def _check(model: Path) -> None:
+    """Hold a file to its own bounds, and try its template out, before native code gets them."""
+    template = read_header(model).fields.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        try:
+            ChatTemplate(template).try_out()
+        except ConfigError as error:
+            raise ArtifactError(f"{model}: {error}: use another model") from error
 
 
 def _died() -> EngineUnavailable:

@@ -20,8 +20,9 @@ from housecall.answer import Answerer
 from housecall.engines.base import Engine
 from housecall.errors import EngineUnavailable, HousecallError
 from housecall.guard.base import Guard
-from housecall.server import errors, native, openai
+from housecall.server import errors, native, openai, sessions
 from housecall.server.errors import responses
+from housecall.server.housekeeping import Housekeeping
 from housecall.server.middleware import AllowedHosts, ApiKeys, BodyLimit, RequestId
 from housecall.server.streams import Served
 from housecall.server.wire import Health, Ready
@@ -59,6 +60,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.answerer = Answerer(engine, guard, model, store, settings)
+    app.state.housekeeping = Housekeeping(store, settings)
     app.state.created = int(time.time())
     app.state.failure = None
     _add_middleware(app, settings)
@@ -66,6 +68,7 @@ def create_app(
     _add_status(app)
     _add_docs(app)
     app.include_router(native.router)
+    app.include_router(sessions.router)
     app.include_router(openai.router)
     return app
 
@@ -79,9 +82,9 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "X-Session-ID", "Retry-After"],
         )
     app.add_middleware(AllowedHosts, hosts=settings.hosts)
     app.add_middleware(RequestId)
@@ -125,12 +128,24 @@ def _add_docs(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    loading = asyncio.create_task(_load(app))
+    model = app.state.answerer.model
+    if not model.gated:
+        _log.warning(
+            "NOT GATED: %s %s (sha256 %s) has not passed a quality gate; every answer says so",
+            model.name,
+            model.format,
+            model.sha256,
+        )
+    tasks = [
+        asyncio.create_task(_load(app)),
+        asyncio.create_task(app.state.housekeeping.run()),
+    ]
     try:
         yield
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await app.state.answerer.close()
 
 

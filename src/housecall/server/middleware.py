@@ -113,6 +113,8 @@ class ApiKeys:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and not _is_open(scope["path"]):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            # What a key has asked for is this key's: no other one sees it.
+            scope["state"]["owner"] = _digest(key.strip()).hex()
             if scheme.lower() != "bearer" or not self._known(key.strip()):
                 message = "send an API key of this server as  Authorization: Bearer KEY"
                 headers = {"WWW-Authenticate": "Bearer"}

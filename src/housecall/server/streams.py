@@ -27,16 +27,28 @@ def served(request: Request) -> Answerer:
     return answerer
 
 
+def owner(request: Request) -> str:
+    """Whose request it is: a digest of its API key, empty where no key is asked for."""
+    found: str = getattr(request.state, "owner", "")
+    return found
+
+
 Served = Annotated[Answerer, Depends(served)]
+Owner = Annotated[str, Depends(owner)]
 
 
 class EventStream(StreamingResponse):
     """Sends frames made from events until the client goes away; closes both either way."""
 
     def __init__(
-        self, frames: AsyncGenerator[str, None], events: AsyncGenerator[Event, None]
+        self,
+        frames: AsyncGenerator[str, None],
+        events: AsyncGenerator[Event, None],
+        session_id: str | None = None,
     ) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if session_id is not None:  # for a client that does not stay until the end
+            headers["X-Session-ID"] = session_id
         super().__init__(frames, headers=headers, media_type="text/event-stream")
         self._frames = frames
         self._events = events
