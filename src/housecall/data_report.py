@@ -20,8 +20,8 @@ _WIDTH = 40
 _ROUND = (1, 2, 5)
 TOPIC_METHOD = (
     "Words of the dialogues looked up in data/topics.yaml; a row counts for the topic of which "
-    "most words stand in it. A count of words, not a judgement: of the 81 rows of builtin:starter "
-    "that have one clear specialty, it names that one for 62."
+    "most words stand in it. A count of words, not a judgement: of the 81 rows of "
+    "builtin:starter that have one clear specialty, it names that one for 62."
 )
 
 

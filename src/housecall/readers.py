@@ -21,7 +21,8 @@ from housecall.errors import DataError
 _ROW_LIMIT = 64_000_000
 _BLOCK = 1 << 20
 _BATCH = 256
-_AFTER_ROW = re.compile(r"\s*[,\]]")
+_SPACE = " \t\n\r"  # to JSON; Python knows more
+_AFTER_ROW = re.compile(rf"[{_SPACE}]*[,\]]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class _Window:
         """The next character that is not white space; empty at the end of the file."""
         while True:
             rest = self._text[self._start : self._start + 1]
-            if rest and not rest.isspace():
+            if rest and rest not in _SPACE:
                 return rest
             if not rest and not self._more():
                 return ""
