@@ -58,7 +58,7 @@ LAYERS = (
     "draft",
     "answer pipeline",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
-    "server/__init__ server/logs server/errors",
+    "server/__init__ server/logs server/errors server/tracing server/metrics",
     "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",
