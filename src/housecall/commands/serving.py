@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from housecall.commands.asking import say
-from housecall.commands.base import build_answerer, build_parts
+from housecall.commands.base import build_answerer, build_parts, remote_model
 from housecall.commands.showing import print_chain
 from housecall.config import Recipe, load_recipe
 from housecall.errors import MissingPackage
@@ -37,8 +37,11 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
     """The API for one model, until it is told to stop."""
     settings = load_settings(**flags)
     listener = bind(settings.host, settings.port)
-    model = served_model(name, ungated=ungated)
-    if not model.gated:
+    remote = bool(settings.engine_url)
+    model = remote_model(name, settings) if remote else served_model(name, ungated=ungated)
+    if remote:
+        click.echo(f"housecall: {settings.engine_url} answers, and no gate has seen it", err=True)
+    elif not model.gated:
         click.echo(f"housecall: {model.path} has NOT passed a gate", err=True)
     run_server(create_app(*build_parts(model, settings)), settings, listener)
 
