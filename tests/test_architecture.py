@@ -41,6 +41,7 @@ LAYERS = (
     "gguf/convert model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
+    "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
@@ -83,7 +84,7 @@ LAYERS = (
     "answer pipeline removal exports/base exports/__init__",
     "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
-    "server/__init__ server/logs server/errors",
+    "server/__init__ server/logs server/errors server/tracing server/metrics",
     "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -29,16 +29,17 @@ from housecall.errors import (
     HousecallError,
 )
 from housecall.events import Answer, AnswerRequest, Done, Event, Guarded, Token
-from housecall.facts import Fact
 from housecall.guard.base import Guard
-from housecall.memory import Conversation, KnownTokens, Turn, Window, choose_window
-from housecall.records import BegunTurn, Status
+from housecall.memory import Conversation, KnownTokens, Window, choose_window, resumed
+from housecall.records import Status
 from housecall.sessions import SessionStore
 from housecall.settings import Settings
-from housecall.types import Message, Sampling, ServedModel
+from housecall.types import Message, ServedModel
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+
+_SECONDS_TO_SAVE = 5
 
 
 class Answerer:
@@ -64,6 +65,9 @@ class Answerer:
         self._template: ChatTemplate | None = None
         self._known_tokens = KnownTokens()
         self._places_taken = 0
+        self._open = 0
+        self.on_end: Callable[[Draft, Status], None] = lambda draft, status: None
+        self._draining = False
 
     async def start(self) -> None:
         """Load the model. Raises EngineError, or ConfigError for a broken chat template."""
@@ -74,12 +78,28 @@ class Answerer:
         )
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine, once the answers that were cut off are saved."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS_TO_SAVE):
+                while self._open:
+                    await asyncio.sleep(0.01)
         await self._engine.close()
 
     async def ready(self) -> bool:
         """True when a question asked now would be answered by the model."""
-        return self._template is not None and await self._engine.ready()
+        if self._draining or self._template is None:
+            return False
+        return await self._engine.ready()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many answers the engine is making, and how many questions wait for a place."""
+        running = min(self._places_taken, self._engine.info.parallel) if self._places_taken else 0
+        return running, self._places_taken - running
+
+    def drain(self) -> None:
+        """Take no more questions; those that are being answered go on. Emergencies are answered."""
+        self._draining = True
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         """Answer one question; closing the generator cancels it and saves what was said.
@@ -88,6 +108,15 @@ class Answerer:
         chat template or the engine refuses the request) and EngineError. After an emergency
         message no failure of a later stage is raised: the message is the answer.
         """
+        self._open += 1
+        try:
+            async with aclosing(self._answer(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._open -= 1
+
+    async def _answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         *earlier, new = request.messages
         draft = Draft(request, self._guard.check(new.content, earlier))
         # Before anything that can fail or take time; it is written while the question is saved.
@@ -121,12 +150,12 @@ class Answerer:
 
     async def _begin(self, draft: Draft) -> Conversation:
         """The conversation, its new question saved if it belongs to a session."""
+        if not draft.urgent:
+            self._check_open()  # first, so that a refusal costs nothing
         request = draft.request
         given = [message for message in request.messages if message.role == "system"]
         if draft.session_id is None:
             return self._with_system(Conversation.of(request.messages))
-        if not draft.urgent and self._full:
-            raise _busy()  # a refusal should cost nothing
         begin_turn = partial(
             self.store.begin_turn,
             draft.session_id,
@@ -138,7 +167,7 @@ class Answerer:
         )
         begun = await to_thread.run_sync(begin_turn)
         draft.turn = begun.turn
-        return self._with_system(_conversation(begun))
+        return self._with_system(resumed(begun))
 
     def _with_system(self, conversation: Conversation) -> Conversation:
         """The model's own system prompt where none was given."""
@@ -151,14 +180,16 @@ class Answerer:
         self, draft: Draft, conversation: Conversation
     ) -> AsyncGenerator[str, None]:
         """The model's text; the draft keeps what came of it."""
-        if self._stops_after(draft.guard.level):
+        if self._settings.stops_after(draft.guard.level):
             draft.finish_reason = "guard"
             return
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout
         with self._place() as template:
             window = await self._in_time(deadline, self._window(draft, conversation, template))
             draft.window = window
-            stream = self._engine.stream(window.prompt, self._sampling(draft))
+            stream = self._engine.stream(
+                window.prompt, draft.sampling(fixed=self._settings.deterministic)
+            )
             said = [*conversation.history, draft.request.messages[-1]]
             reader = self._guard.answer_reader(draft.guard, said)
             async with aclosing(stream) as chunks:
@@ -175,28 +206,21 @@ class Answerer:
                 yield rest
             draft.guard = replace(draft.guard, output=reader.findings)
 
-    def _stops_after(self, level: str) -> bool:
-        settings = self._settings
-        policy = {
-            "emergency": settings.after_emergency,
-            "crisis": settings.after_crisis,
-            "off_topic": "stop" if settings.off_topic == "refuse" else "continue",
-        }
-        return policy.get(level) == "stop"
-
-    @property
-    def _full(self) -> bool:
+    def _check_open(self) -> None:
+        """Refuse a question for which there is no place."""
+        if self._draining:
+            raise EngineUnavailable("this server is shutting down: try again in a moment")
         if self._template is None:
-            return False
-        return self._places_taken >= self._engine.info.parallel + self._settings.queue
+            return
+        if self._places_taken >= self._engine.info.parallel + self._settings.queue:
+            raise EngineBusy("all places are taken: try again in a moment")
 
     @contextmanager
     def _place(self) -> Iterator[ChatTemplate]:
         """A place in the engine or in the queue before it, and the model's template."""
+        self._check_open()
         if self._template is None:
             raise EngineUnavailable("the model is still loading: try again in a moment")
-        if self._full:
-            raise _busy()
         self._places_taken += 1
         try:
             yield self._template
@@ -232,11 +256,6 @@ class Answerer:
             await to_thread.run_sync(self.store.leave, draft.session_id, rest.first_turn, facts)
         return window
 
-    def _sampling(self, draft: Draft) -> Sampling:
-        sampling = draft.request.sampling
-        fixed = self._settings.deterministic and sampling.seed is None
-        return replace(sampling, seed=0) if fixed else sampling
-
     async def _finish(self, draft: Draft) -> Answer:
         try:
             await self._save(draft, "complete")
@@ -256,7 +275,9 @@ class Answerer:
         try:
             if draft.text or draft.session_id is None or draft.turn is None:
                 await self._save(draft, "error")
-            elif isinstance(error, _REFUSALS) or began_here:
+                return
+            self.on_end(draft, "error")
+            if isinstance(error, _REFUSALS) or began_here:
                 await to_thread.run_sync(self.store.withdraw_turn, draft.session_id, draft.turn)
             else:
                 await to_thread.run_sync(self.store.release, draft.session_id)
@@ -265,6 +286,7 @@ class Answerer:
 
     async def _save(self, draft: Draft, status: Status) -> None:
         """Save the lineage and the text; of an answer that was cut off only if it has text."""
+        self.on_end(draft, status)
         text = draft.text
         if text or status == "complete":
             record = draft.record(self.model, self._guard.version)
@@ -275,22 +297,3 @@ class Answerer:
 
 
 _REFUSALS = (ContextLengthExceeded, ConfigError, EngineBusy)
-
-
-def _busy() -> EngineBusy:
-    return EngineBusy("all places are taken: try again in a moment")
-
-
-def _conversation(begun: BegunTurn) -> Conversation:
-    """A session as the memory takes it."""
-    said: dict[int, list[Message]] = {}
-    for message in begun.messages:
-        if message.content:
-            said.setdefault(message.turn, []).append(Message(message.role, message.content))
-    first = begun.first_turn
-    return Conversation(
-        turns=tuple(Turn(n, tuple(messages)) for n, messages in said.items() if n >= first),
-        system=(Message("system", begun.system),) if begun.system else (),
-        facts=tuple(map(Fact.of, begun.facts)),
-        before=tuple(message for n, messages in said.items() if n < first for message in messages),
-    )

@@ -149,19 +149,16 @@ _step_command("bench", "Measure how fast each format is here.")
 @click.option("--port", type=int, default=None, help="Port to listen on.  [default: 8000]")
 @click.option("--ctx", type=int, default=None, help="Window of one conversation, in tokens.")
 @click.option("--parallel", type=int, default=None, help="Answers made at once.")
+@click.option("--engine-url", default=None, help="An OpenAI-compatible server that answers.")
 @click.option("--ungated", is_flag=True, help="Serve a variant that has not passed the gate.")
-def serve(
-    model: str | None,
-    host: str | None,
-    port: int | None,
-    ctx: int | None,
-    parallel: int | None,
-    ungated: bool,
-) -> None:
-    """Serve the API for the variant that passed the gate."""
+def serve(model: str | None, ungated: bool, **flags: Any) -> None:
+    """Serve the API for the variant that passed the gate.
+
+    With --engine-url, MODEL is the name of a model of that server.
+    """
     from housecall.commands import serving
 
-    serving.serve(model, ungated=ungated, host=host, port=port, ctx=ctx, parallel=parallel)
+    serving.serve(model, ungated=ungated, **flags)
 
 
 @cli.command()

@@ -33,12 +33,11 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeEngine
 
 from housecall import migrations
 from housecall.errors import ConfigError, HousecallError, MissingPackage, StoreUnavailable
 
-_BUSY_MILLISECONDS = 5000
+_BUSY_MILLISECONDS = 20_000  # for other processes: threads of this one wait for each other
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -52,20 +51,31 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
+def _keepable(value: str | None, dialect: Dialect) -> str | None:
+    """PostgreSQL can't keep NUL in a text, so there U+FFFD stands for it."""
+    return value.replace("\0", "\ufffd") if value and dialect.name == "postgresql" else value
+
+
 class Words(TypeDecorator[str]):
-    """Text as people write it: PostgreSQL can't keep NUL, so there U+FFFD stands for it."""
+    """Text as people write it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace what can't be kept."""
+        return _keepable(value, dialect)
+
+
+class ShortWords(TypeDecorator[str]):
+    """Words up to a length."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Replace what can't be kept."""
-        return value.replace("\0", "\ufffd") if value and dialect.name == "postgresql" else value
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
-        """TEXT where there is no length."""
-        length = getattr(self.impl, "length", None)
-        return dialect.type_descriptor(String(length) if length else Text())
+        return _keepable(value, dialect)
 
 
 class Base(DeclarativeBase):
@@ -85,7 +95,7 @@ class SessionRow(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(64), server_default="")
-    title: Mapped[str] = mapped_column(Words(80))
+    title: Mapped[str] = mapped_column(ShortWords(80))
     system: Mapped[str | None] = mapped_column(Words)
     model: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]

@@ -20,6 +20,7 @@ from anyio import to_thread
 from housecall.chat_template import AsyncTokenize, ChatTemplate, encode_with
 from housecall.errors import ContextLengthExceeded
 from housecall.facts import PRIORITY, Fact, draw
+from housecall.records import BegunTurn
 from housecall.types import Message
 
 Encode = Callable[[Sequence[Message]], Awaitable[list[int]]]
@@ -103,6 +104,21 @@ class Conversation:
             rest.insert(0, first)
             first = Message("user", noted(pinned))
         return [*self.system, first, *rest]
+
+
+def resumed(begun: BegunTurn) -> Conversation:
+    """The conversation of a saved session, from what is read of it for a new turn."""
+    said: dict[int, list[Message]] = {}
+    for message in begun.messages:
+        if message.content:
+            said.setdefault(message.turn, []).append(Message(message.role, message.content))
+    first = begun.first_turn
+    return Conversation(
+        turns=tuple(Turn(n, tuple(messages)) for n, messages in said.items() if n >= first),
+        system=(Message("system", begun.system),) if begun.system else (),
+        facts=tuple(map(Fact.of, begun.facts)),
+        before=tuple(message for n, messages in said.items() if n < first for message in messages),
+    )
 
 
 @dataclass(frozen=True, slots=True)

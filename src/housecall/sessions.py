@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,6 +62,7 @@ class SessionStore:
         self._sessions = sessionmaker(self._engine)
         self._leases = Leases()
         self._words_left = False
+        self._one_writer = threading.Lock()
 
     def close(self) -> None:
         """Close all connections."""
@@ -267,7 +269,12 @@ class SessionStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
-        with self._translating(), self._sessions.begin() as database:
+        """A transaction of one thread at a time where there is one writer at a time anyhow.
+
+        Waiting threads of SQLite look again now and then, and under load some never come to it.
+        """
+        alone = self._one_writer if self._engine.dialect.name == "sqlite" else nullcontext()
+        with self._translating(), alone, self._sessions.begin() as database:
             yield database
 
     @contextmanager

@@ -201,7 +201,7 @@ async def busy(engine: LlamaEngine) -> bool:
 
 
 async def test_characters_of_several_tokens_come_whole(engine: LlamaEngine) -> None:
-    schema = {"const": "a😀é👩\N{ZERO WIDTH JOINER}👧b"}
+    schema = {"const": "a😀é👩\N{ZERO WIDTH JOINER}👧b\N{LINE SEPARATOR}c"}
     async with aclosing(engine.stream([5], Sampling(json_schema=schema))) as stream:
         chunks = [chunk async for chunk in stream]
     assert json.loads("".join(chunk.text for chunk in chunks)) == schema["const"]

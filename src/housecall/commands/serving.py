@@ -13,8 +13,10 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import click
+
 from housecall.commands.asking import say
-from housecall.commands.base import build_answerer, build_parts
+from housecall.commands.base import build_answerer, build_parts, remote_model
 from housecall.commands.showing import print_chain
 from housecall.config import Recipe
 from housecall.errors import MissingPackage
@@ -37,9 +39,12 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
     """The API for one model, until it is told to stop."""
     settings = load_settings(**flags)
     listener = bind(settings.host, settings.port)
-    model = served_model(name, ungated=ungated)
+    remote = bool(settings.engine_url)
+    model = remote_model(name, settings) if remote else served_model(name, ungated=ungated)
+    if remote:
+        click.echo(f"housecall: {settings.engine_url} answers, and no gate has seen it", err=True)
     app = create_app(*build_parts(model, settings))
-    with nullcontext() if model.run is None else serving(model.path.parents[2]):
+    with nullcontext() if remote or model.run is None else serving(model.path.parents[2]):
         run_server(app, settings, listener)
 
 

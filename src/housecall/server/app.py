@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 import housecall
 from housecall.answer import Answerer
@@ -23,6 +23,7 @@ from housecall.guard.base import Guard
 from housecall.server import errors, native, openai, sessions
 from housecall.server.errors import responses
 from housecall.server.housekeeping import Housekeeping
+from housecall.server.metrics import CONTENT_TYPE, Metrics
 from housecall.server.middleware import AllowedHosts, ApiKeys, BodyLimit, RequestId
 from housecall.server.streams import Served
 from housecall.server.wire import Health, Ready
@@ -63,7 +64,9 @@ def create_app(
     app.state.housekeeping = Housekeeping(store, settings)
     app.state.created = int(time.time())
     app.state.failure = None
-    _add_middleware(app, settings)
+    app.state.metrics = metrics = Metrics(app.state.answerer, engine)
+    app.state.answerer.on_end = metrics.answered
+    _add_middleware(app, settings, metrics)
     errors.install(app)
     _add_status(app)
     _add_docs(app)
@@ -73,7 +76,7 @@ def create_app(
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Innermost first."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
@@ -87,7 +90,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=["X-Request-ID", "X-Session-ID", "Retry-After"],
         )
     app.add_middleware(AllowedHosts, hosts=settings.hosts)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, on_end=metrics.requested)
 
 
 def _add_status(app: FastAPI) -> None:
@@ -104,6 +107,16 @@ def _add_status(app: FastAPI) -> None:
         if not await answerer.ready():
             raise EngineUnavailable("the model is loading, or the engine is starting again")
         return Ready()
+
+    @app.get(
+        "/metrics",
+        tags=["status"],
+        response_model=None,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    def metrics(request: Request) -> Response:
+        """Counts and times for Prometheus; no words, names or sessions are in them."""
+        return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _add_docs(app: FastAPI) -> None:

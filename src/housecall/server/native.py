@@ -127,7 +127,9 @@ async def _reply(
     if not stream:
         return body.of(await whole_answer(request, answerer, asked))
     first, rest = await first_event(request, answerer, asked)
-    return EventStream(_frames(request, asked, first, rest, body), rest, asked.answered_in)
+    frames = _frames(request, asked, first, rest, body)
+    timeout = request.app.state.settings.send_timeout
+    return EventStream(frames, rest, timeout, asked.answered_in)
 
 
 async def _frames(

@@ -65,7 +65,8 @@ async def chat_completions(
         return _completion(await whole_answer(request, answerer, asked))
     first, rest = await first_event(request, answerer, asked)
     chunks = _Chunks(asked.answer_id, body.model, body.stream_options.include_usage)
-    return EventStream(_frames(request, asked, first, rest, chunks), rest)
+    frames = _frames(request, asked, first, rest, chunks)
+    return EventStream(frames, rest, request.app.state.settings.send_timeout)
 
 
 async def _frames(
