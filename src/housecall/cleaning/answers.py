@@ -35,7 +35,12 @@ _REFERRAL = re.compile(
 
 _ENDS = re.compile(r"[.!?\u2026\u3002]+[\"'\u201d\u2019)\]*_}]*$|[.!?]\s*(?::-?\)|;-?\))$")
 _LIST_ITEM = re.compile(r"^\s*(?:\d{1,2}\s?[.)]|[-*\u2022])\s*\S")
-_COLON = re.compile(r"(?::|\bas follows,?|\bthe following,?)\s*$")
+# Nothing comes behind what announces it.
+_ANNOUNCED_LAST = re.compile(
+    r"(?::|\bas follows,?|\bthe following,?)\s*$"
+    r"|\b(?:the following|these (?:\w+ )?(?:steps|suggestions|tips)|here (?:is|are) (?:the|my))\b"
+    r"[^.?!:]{0,150}\.$"
+)
 _CLOSING = re.compile(
     r"(?:(?:many )?thanks(?: (?:and|&) (?:take care|regards))?|thank you"
     r"|(?:with |best |kind )*regards"
@@ -54,11 +59,12 @@ _GOES_ON = (
     r"(?:I|In|If|As|It|Its|We|Please|Kindly|Finally|However|Considering|Revert|Consult"
     r"|For more|Take care|Try all"
     r"|Avoid|With respect|Regarding|Depending|Based|Besides|Meanwhile|Here|Hope|These|This"
-    r"|They|You|Your|So|When|Also|Now|Then|There|Rest of|Treatment|Investigations?|Given|Later)"
+    r"|They|You|Your|So|When|Also|Now|Then|There|Rest of|Treatment|Investigations?|Given"
+    r"|Later|Take these)"
 )
 _LOST_LIST = re.compile(
     rf"\b{_ANNOUNCES}\b[^.:?!\n]{{0,60}}(?::|\b(?:as follows|the following),)\s+{_GOES_ON}\b"
-    r"(?![^.!?\n]{0,60}:)"
+    r"(?![^.!?\n]{0,60}:\s*\d)"
 )
 
 _NOTE_TO_PROMPTER = re.compile(
@@ -94,7 +100,7 @@ def is_cut(text: str) -> bool:
 
 def lost_list(text: str) -> bool:
     """True when a list is announced and what comes next is another sentence, or nothing."""
-    return bool(_LOST_LIST.search(text) or _COLON.search(text))
+    return bool(_LOST_LIST.search(text) or _ANNOUNCED_LAST.search(text))
 
 
 def speaks_of_the_exercise(text: str) -> bool:

@@ -35,7 +35,8 @@ _THANKS = re.compile(
 _DOCTOR_ONLINE = r"\ban?\s+(?:[\w-]+[ /]){1,6}?on?[iln]{2,4}e\b|\ban?\s+an\s+(?:i?chat\s?doctor)\b"
 _LINK = re.compile(
     r"(?:\bfor (?:more|further) (?:inf\w+|quer\w+),?\s+(?:please\s+)?consult"
-    r"|(?:(?<=[.!?:,])|(?<=^)|(?<=\s\s))\s{0,3}(?:(?:kindly|please|do|you can)\s+)?"
+    r"|(?:(?<=[.!?:])|(?<=^)|(?<=\s\s))\s{0,3}"
+    r"(?:if [^.?!:,]{1,80},\s?)?(?:(?:kindly|please|do|you can)\s+)?"
     r"(?:consult|revert|review|follow[ -]?up|write back|get back"
     r"|if you have any[^.?!:]{0,40}\brevert|attach[^.?!:]{0,60}\bconsult))\b"
     rf"[^.?!:]{{0,100}}?(?:{_DOCTOR_ONLINE})[^.?!]{{0,160}}"
