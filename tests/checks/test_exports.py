@@ -208,7 +208,8 @@ type message struct { Role, Content string }
 func main() {
 	var in struct { T string; M []message }
 	json.NewDecoder(os.Stdin).Decode(&in)
-	template.Must(template.New("t").Parse(in.T)).Execute(os.Stdout, map[string]any{"Messages": in.M})
+	data := map[string]any{"Messages": in.M}
+	template.Must(template.New("t").Parse(in.T)).Execute(os.Stdout, data)
 }
 """
 
