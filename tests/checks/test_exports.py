@@ -208,8 +208,8 @@ type message struct { Role, Content string }
 func main() {
 	var in struct { T string; M []message }
 	json.NewDecoder(os.Stdin).Decode(&in)
-	values := map[string]any{"Messages": in.M}
-	template.Must(template.New("t").Parse(in.T)).Execute(os.Stdout, values)
+	data := map[string]any{"Messages": in.M}
+	template.Must(template.New("t").Parse(in.T)).Execute(os.Stdout, data)
 }
 """
 
