@@ -23,12 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 KINDS = ("json", "jsonl", "csv", "parquet")
+HEADS = ("kind", "rows", "file MB", "peak MB", "seconds", "rows/s", "kept")
 COLUMNS = ("instruction", "input", "output")
 INSTRUCTION = "If you are a doctor, please answer the medical questions of the patient."
 _PREPARE = """
@@ -49,8 +50,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="prepare-memory-") as folder:
         base = fetch_base(Path(folder))
-        results = [measure(kind, arguments.rows, base, Path(folder)) for kind in arguments.kinds]
-    report(results)
+        print_line(HEADS)
+        results = []
+        for kind in arguments.kinds:
+            results.append(measure(kind, arguments.rows, base, Path(folder)))
+            print_line(cells(results[-1]))
+    print(json.dumps({"prepare": results}))
 
 
 def fetch_base(folder: Path) -> Path:
@@ -163,17 +168,21 @@ WRITERS: dict[str, Callable[[Path, Iterator[dict[str, str]]], None]] = {
 }
 
 
-def report(results: list[dict[str, Any]]) -> None:
-    print(
-        f"{'kind':<9}{'rows':>9}{'file MB':>9}{'peak MB':>9}{'seconds':>9}{'rows/s':>8}{'kept':>9}"
-    )
-    for one in results:
-        print(
-            f"{one['kind']:<9}{one['rows']:>9,}{one['file_bytes'] / 1e6:>9.0f}"
-            f"{one['peak_rss_bytes'] / 1e6:>9.0f}{one['seconds']:>9.0f}"
-            f"{one['rows_per_second']:>8,}{one['kept']:>9,}"
-        )
-    print(json.dumps({"prepare": results}))
+def print_line(values: Sequence[str]) -> None:
+    print("".join(f"{value:>9}" for value in values), flush=True)
+
+
+def cells(one: dict[str, Any]) -> list[str]:
+    """A result as the table shows it, in the order of ``HEADS``."""
+    return [
+        one["kind"],
+        f"{one['rows']:,}",
+        f"{one['file_bytes'] / 1e6:.0f}",
+        f"{one['peak_rss_bytes'] / 1e6:.0f}",
+        f"{one['seconds']:.0f}",
+        f"{one['rows_per_second']:,}",
+        f"{one['kept']:,}",
+    ]
 
 
 if __name__ == "__main__":
