@@ -3,7 +3,8 @@
 The rows are made up from a fixed seed out of the words of builtin:starter: varied, about as long
 as those of HealthCareMagic (a question of 90 words, an answer of 90), with some duplicates and
 damage among them. Each kind of
-file is prepared by a process of its own, whose greatest resident memory the system tells.
+file is prepared by a process of its own, which tells its greatest resident memory (VmHWM of Linux;
+the resource usage of a child would count the memory of its parent too).
 
     python benchmarks/prepare_memory.py [--rows 100000] [--kinds json jsonl csv parquet]
 
@@ -16,9 +17,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +41,8 @@ from housecall.config import DataConfig
 from housecall.steps import prepare
 source, base, out = sys.argv[1:]
 prepare.run(DataConfig(source=source), Artifact.load(Path(base), verify=False), Path(out))
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
 
 
@@ -72,10 +75,9 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
     WRITERS[kind](source, islice(make_rows(), rows))
     started = time.monotonic()
     command = [sys.executable, "-c", _PREPARE, str(source), str(base), str(out)]
-    child = os.spawnv(os.P_NOWAIT, sys.executable, command)
-    _, status, usage = os.wait4(child, 0)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     seconds = time.monotonic() - started
-    if status:
+    if done.returncode:
         sys.exit(f"prepare of {source.name} failed")
     found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["metrics"]
     size = source.stat().st_size
@@ -84,7 +86,7 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
         "kind": kind,
         "rows": rows,
         "file_bytes": size,
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "peak_rss_bytes": int(done.stdout) * 1024,
         "seconds": round(seconds, 1),
         "rows_per_second": round(rows / seconds),
         "kept": sum(found["rows"].values()),
