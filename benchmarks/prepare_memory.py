@@ -3,7 +3,8 @@
 The rows are made up from a fixed seed out of the words of builtin:starter: varied, about as long
 as those of HealthCareMagic (a question of 90 words, an answer of 90), with some duplicates and
 damage among them. Each kind of
-file is prepared by a process of its own, whose greatest resident memory the system tells.
+file is prepared by a process of its own, which tells its greatest resident memory (VmHWM of Linux;
+the resource usage of a child would count the memory of its parent too).
 
     python benchmarks/prepare_memory.py [--rows 100000] [--kinds json jsonl csv parquet]
 
@@ -16,19 +17,20 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 KINDS = ("json", "jsonl", "csv", "parquet")
+HEADS = ("kind", "rows", "file MB", "peak MB", "seconds", "rows/s", "kept")
 COLUMNS = ("instruction", "input", "output")
 INSTRUCTION = "If you are a doctor, please answer the medical questions of the patient."
 _PREPARE = """
@@ -39,6 +41,8 @@ from housecall.config import DataConfig
 from housecall.steps import prepare
 source, base, out = sys.argv[1:]
 prepare.run(DataConfig(source=source), Artifact.load(Path(base), verify=False), Path(out))
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
 
 
@@ -49,8 +53,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="prepare-memory-") as folder:
         base = fetch_base(Path(folder))
-        results = [measure(kind, arguments.rows, base, Path(folder)) for kind in arguments.kinds]
-    report(results)
+        print_line(HEADS)
+        results = []
+        for kind in arguments.kinds:
+            results.append(measure(kind, arguments.rows, base, Path(folder)))
+            print_line(cells(results[-1]))
+    print(json.dumps({"prepare": results}))
 
 
 def fetch_base(folder: Path) -> Path:
@@ -67,10 +75,9 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
     WRITERS[kind](source, islice(make_rows(), rows))
     started = time.monotonic()
     command = [sys.executable, "-c", _PREPARE, str(source), str(base), str(out)]
-    child = os.spawnv(os.P_NOWAIT, sys.executable, command)
-    _, status, usage = os.wait4(child, 0)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     seconds = time.monotonic() - started
-    if status:
+    if done.returncode:
         sys.exit(f"prepare of {source.name} failed")
     found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["metrics"]
     size = source.stat().st_size
@@ -79,7 +86,7 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
         "kind": kind,
         "rows": rows,
         "file_bytes": size,
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "peak_rss_bytes": int(done.stdout) * 1024,
         "seconds": round(seconds, 1),
         "rows_per_second": round(rows / seconds),
         "kept": sum(found["rows"].values()),
@@ -163,17 +170,21 @@ WRITERS: dict[str, Callable[[Path, Iterator[dict[str, str]]], None]] = {
 }
 
 
-def report(results: list[dict[str, Any]]) -> None:
-    print(
-        f"{'kind':<9}{'rows':>9}{'file MB':>9}{'peak MB':>9}{'seconds':>9}{'rows/s':>8}{'kept':>9}"
-    )
-    for one in results:
-        print(
-            f"{one['kind']:<9}{one['rows']:>9,}{one['file_bytes'] / 1e6:>9.0f}"
-            f"{one['peak_rss_bytes'] / 1e6:>9.0f}{one['seconds']:>9.0f}"
-            f"{one['rows_per_second']:>8,}{one['kept']:>9,}"
-        )
-    print(json.dumps({"prepare": results}))
+def print_line(values: Sequence[str]) -> None:
+    print("".join(f"{value:>9}" for value in values), flush=True)
+
+
+def cells(one: dict[str, Any]) -> list[str]:
+    """A result as the table shows it, in the order of ``HEADS``."""
+    return [
+        one["kind"],
+        f"{one['rows']:,}",
+        f"{one['file_bytes'] / 1e6:.0f}",
+        f"{one['peak_rss_bytes'] / 1e6:.0f}",
+        f"{one['seconds']:.0f}",
+        f"{one['rows_per_second']:,}",
+        f"{one['kept']:,}",
+    ]
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ REFERS = "only refers to a doctor"
         (r"It reaches 5 \xe2\x80 of what it was before, so rest well.", "broken characters"),
         ("<br><p> </p>", "tiny answer"),
         (GOOD, None),
+        ("Doing this exercise daily trains the muscle over a few weeks.", None),
         (f"{GOOD} Wish you good health", None),
         (f"{GOOD} Thanks and regards", None),
         ("Do these:\n1. Rest for two days\n2. Drink plenty of water", None),

@@ -51,7 +51,7 @@ _CLOSING = re.compile(
 
 # What announces a list ...
 _ANNOUNCES = (
-    r"(?:following|follows|these|due to|are|is|include[sd]?|such as|range from|suggest|suggest you"
+    r"(?:following|follows|these|due to|are|include[sd]?|such as|range from|suggest|suggest you"
     r"|would like you to|involves|treated by|details|questions?|tests?|medicines|about|done|if)"
 )
 # ... and how a sentence goes on when the list is gone.
@@ -69,7 +69,7 @@ _LOST_LIST = re.compile(
 
 _NOTE_TO_PROMPTER = re.compile(
     r"\(?\bend of (?:the )?conversation\b\)?"
-    r"|\b(?:(?:one|single) back and forth|(?:the|this|requested) prompt\b|this exercise"
+    r"|\b(?:(?:one|single) back and forth|(?:the|this|requested) prompt\b"
     r"|the sake of (?:the|this) exercise|as an ai(?: language model)?\b|i am an ai\b|i'm an ai\b"
     r"|create a dialogue|generate a new one|patient and doctor continue"
     r"|the (?:doctor|conversation)(?:'s response| has (?:given|provided)| would likely| ends here"
