@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="needs the extra train")
+import torch
 
 from housecall.causal_lm import load_model
 from housecall.checks.conversations import conversations
@@ -136,7 +135,7 @@ def test_wrong_questions_are_one_line(tmp_path: Path, row: object, says: str) ->
     ("name", "content", "says"),
     [
         ("gone.jsonl", None, "can't be read: No such file"),
-        ("q.txt", "x", "ends in .jsonl or .json"),
+        ("q.txt", "x", "give builtin:health-literacy, or a file that ends in .jsonl"),
         ("q.jsonl", "{", "not JSON"),
         ("q.json", "[]", "holds no question"),
     ],
@@ -159,6 +158,5 @@ def test_questions_of_the_public_sets() -> None:
 
 def test_a_sound_file_has_nothing_to_explain(whole_run: Run) -> None:
     for fmt in ("gguf-f16", "gguf-q8_0"):
-        assert (
-            explain(whole_run.path / "variants" / fmt / GGUF_FILE, whole_run.path / "merged") == []
-        )
+        file = whole_run.path / "variants" / fmt / GGUF_FILE
+        assert explain(file, whole_run.path / "merged") == []

@@ -87,9 +87,7 @@ def test_a_gate_that_was_edited_promotes_nothing(copy: Run) -> None:
     for verdict in manifest["metrics"]["variants"]:
         verdict["passed"] = True
     write_json(file, {**manifest, "seed": 1})
-    with pytest.raises(
-        ArtifactError, match=r"not the gate that promoted .*expected sha256 .*found"
-    ):
+    with pytest.raises(ArtifactError, match=r"not the gate that promoted .*expected sha256"):
         served_model(str(copy.path))
 
 
