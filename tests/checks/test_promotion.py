@@ -110,6 +110,17 @@ def test_a_variant_made_anew_after_the_gate_is_named_with_both_hashes(copy: Run)
     assert served_model(str(variant.path / GGUF_FILE), ungated=True).gated is False
 
 
+def test_bytes_that_were_changed_are_found_by_the_next_gate_too(copy: Run) -> None:
+    promoted = read_json(copy.path / "promoted.json")["format"]
+    file = copy.path / "variants" / promoted / GGUF_FILE
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    assert not is_done(copy, "gate")
+    with pytest.raises(ArtifactError, match=rf"{promoted}/model.gguf: damaged or changed"):
+        execute(copy, start="gate", stop="gate")
+
+
 def test_a_broken_promoted_json_is_one_line(copy: Run) -> None:
     (copy.path / "promoted.json").write_text(json.dumps({"format": "gguf-q8_0"}))
     with pytest.raises(ArtifactError, match=r"promoted\.json: can't be read .*housecall gate"):
