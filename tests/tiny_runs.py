@@ -6,19 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from housecall.config import Recipe, parse_recipe
+from housecall.config import Recipe
+from housecall.recipe import parse_recipe
 
 COMPLAINTS = ("headache", "fever", "cough", "rash", "back pain", "sore throat", "earache", "cramp")
+
+
+def dialogue(number: int) -> tuple[str, str]:
+    """A question and its answer, different enough from those of any other number."""
+    what = COMPLAINTS[number % len(COMPLAINTS)]
+    question = f"I have had {what} for {number} days, doctor."
+    return question, f"For {what} on day {number}, please rest and drink water."
 
 
 def write_rows(path: Path, count: int = 48) -> Path:
     """Short dialogues, each different from the others."""
     rows = []
-    for i in range(count):
-        what = COMPLAINTS[i % len(COMPLAINTS)]
-        answer = f"For {what} on day {i}, please rest and drink water."
+    for number in range(count):
+        question, answer = dialogue(number)
         messages = [
-            {"role": "user", "content": f"I have had {what} for {i} days, doctor."},
+            {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
         ]
         rows.append(json.dumps({"messages": messages}))
@@ -32,7 +39,13 @@ def tiny_recipe(base: Path, data: Path, **sections: dict[str, Any]) -> Recipe:
         "name": "tiny",
         "base": {"source": str(base)},
         "data": {"source": str(data), "system_prompt": "You are a doctor."},
-        "train": {"tokens_per_step": 512, "max_steps": 4, "lora_rank": 4, "lora_alpha": 8},
+        "train": {
+            "tokens_per_step": 512,
+            "max_steps": 4,
+            "lora_rank": 4,
+            "lora_alpha": 8,
+            "safety_tokens": 4,
+        },
         "quantize": {
             "formats": ["fp16", "int8", "int4", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m"],
             "calibration_tokens": 256,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -21,21 +21,25 @@ from housecall.chat_template import ChatTemplate
 from housecall.draft import Draft
 from housecall.engines.base import Engine
 from housecall.errors import (
+    ConfigError,
+    ContextLengthExceeded,
     EngineBusy,
     EngineTimeout,
     EngineUnavailable,
     HousecallError,
-    SessionInUse,
 )
 from housecall.events import Answer, AnswerRequest, Done, Event, Guarded, Token
 from housecall.guard.base import Guard
-from housecall.memory import Memory, NewestTurns, WholeConversation, Window, encoder
-from housecall.sessions import SessionStore, Status, new_id
+from housecall.memory import Conversation, KnownTokens, Window, choose_window, resumed
+from housecall.records import Status
+from housecall.sessions import SessionStore
 from housecall.settings import Settings
-from housecall.types import Message, Sampling, ServedModel
+from housecall.types import Message, ServedModel
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+
+_SECONDS_TO_SAVE = 5
 
 
 class Answerer:
@@ -59,8 +63,11 @@ class Answerer:
         self._guard = guard
         self._settings = settings
         self._template: ChatTemplate | None = None
-        self._sessions_in_use: set[str] = set()
+        self._known_tokens = KnownTokens()
         self._places_taken = 0
+        self._open = 0
+        self.on_end: Callable[[Draft, Status], None] = lambda draft, status: None
+        self._draining = False
 
     async def start(self) -> None:
         """Load the model. Raises EngineError, or ConfigError for a broken chat template."""
@@ -71,114 +78,149 @@ class Answerer:
         )
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine, once the answers that were cut off are saved."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS_TO_SAVE):
+                while self._open:
+                    await asyncio.sleep(0.01)
         await self._engine.close()
 
     async def ready(self) -> bool:
         """True when a question asked now would be answered by the model."""
-        return self._template is not None and await self._engine.ready()
+        if self._draining or self._template is None:
+            return False
+        return await self._engine.ready()
 
-    @contextmanager
-    def hold(self, session_id: str) -> Iterator[None]:
-        """Keep a session to oneself. Raises SessionInUse."""
-        if session_id in self._sessions_in_use:
-            raise SessionInUse(
-                f"session {session_id!r} is being answered: wait for that answer, or cancel it"
-            )
-        self._sessions_in_use.add(session_id)
-        try:
-            yield
-        finally:
-            self._sessions_in_use.discard(session_id)
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many answers the engine is making, and how many questions wait for a place."""
+        running = min(self._places_taken, self._engine.info.parallel) if self._places_taken else 0
+        return running, self._places_taken - running
+
+    def drain(self) -> None:
+        """Take no more questions; those that are being answered go on. Emergencies are answered."""
+        self._draining = True
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         """Answer one question; closing the generator cancels it and saves what was said.
 
-        Raises NotFound, SessionInUse, ContextLengthExceeded, ConfigError (the chat template or
-        the engine refuses the request) and EngineError. After an emergency message no failure of
-        a later stage is raised: the message is the answer.
+        Raises NotFound, SessionInUse, ContextLengthExceeded, StoreUnavailable, ConfigError (the
+        chat template or the engine refuses the request) and EngineError. After an emergency
+        message no failure of a later stage is raised: the message is the answer.
         """
-        session_id = request.session_id or (new_id("ses") if request.kind == "chat" else None)
-        with self.hold(session_id) if session_id else nullcontext():
-            messages = await self._conversation(request)
-            guard = self._guard.check(messages[-1].content, messages[:-1])
-            draft = Draft(request, session_id, messages, guard)
-            try:
-                if guard.level != "none":
-                    yield Guarded(guard)
-                await self._save_question(draft)
-                async with aclosing(self._ask_model(draft)) as pieces:
-                    async for piece in pieces:
-                        yield Token(piece)
-            except HousecallError as error:
-                if not draft.urgent:
-                    await self._save(draft, "error")
-                    raise
-                _log.warning("the guard's message is the answer: %s", error)
-                draft.finish_reason = "guard"
-            except (asyncio.CancelledError, GeneratorExit):
-                draft.finish_reason = "cancelled"
-                with anyio.CancelScope(shield=True):
-                    await self._save(draft, "cancelled")
+        self._open += 1
+        try:
+            async with aclosing(self._answer(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._open -= 1
+
+    async def _answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+        *earlier, new = request.messages
+        draft = Draft(request, self._guard.check(new.content, earlier))
+        # Before anything that can fail or take time; it is written while the question is saved.
+        saving = asyncio.ensure_future(self._begin(draft))
+        try:
+            if draft.urgent:
+                yield Guarded(draft.guard)
+            conversation = await asyncio.shield(saving)
+            if not draft.urgent:
+                if request.session_id is not None:  # only now is known what was said before
+                    draft.guard = self._guard.check(new.content, conversation.history)
+                if draft.guard.level != "none":
+                    yield Guarded(draft.guard)
+            async with aclosing(self._ask_model(draft, conversation)) as pieces:
+                async for piece in pieces:
+                    yield Token(piece)
+        except Exception as error:
+            if not draft.urgent:
+                await self._give_up(draft, error)
                 raise
-            answer = await self._finish(draft)
-        yield Done(answer)  # the session is free again before anyone hears of it
+            unforeseen = None if isinstance(error, HousecallError) else error
+            _log.warning("the guard's message is the answer: %s", error, exc_info=unforeseen)
+            draft.finish_reason = "guard"
+        except (asyncio.CancelledError, GeneratorExit):
+            draft.finish_reason = "cancelled"
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(saving, return_exceptions=True)
+                await self._save(draft, "cancelled")
+            raise
+        yield Done(await self._finish(draft))  # the session is free again before anyone hears of it
 
-    async def _conversation(self, request: AnswerRequest) -> list[Message]:
-        """All messages: the system prompt first, the new one last."""
-        messages = list(request.messages)
-        system = self.model.system_prompt
-        if request.session_id is not None:
-            saved = await to_thread.run_sync(self.store.session, request.session_id)
-            messages[-1:-1] = [Message(m.role, m.content) for m in saved.messages if m.content]
-            system = saved.system or system
-        if system and not any(message.role == "system" for message in messages):
-            messages.insert(0, Message("system", system))
-        return messages
-
-    async def _save_question(self, draft: Draft) -> None:
-        if draft.session_id is None:
-            return
+    async def _begin(self, draft: Draft) -> Conversation:
+        """The conversation, its new question saved if it belongs to a session."""
+        if not draft.urgent:
+            self._check_open()  # first, so that a refusal costs nothing
         request = draft.request
-        given = [message.content for message in request.messages if message.role == "system"]
+        given = [message for message in request.messages if message.role == "system"]
+        if draft.session_id is None:
+            return self._with_system(Conversation.of(request.messages))
         begin_turn = partial(
             self.store.begin_turn,
             draft.session_id,
             request.messages[-1].content,
             new=request.session_id is None,
-            system=given[0] if given else None,
+            system=given[0].content if given else None,
             model=self.model.name,
+            owner=request.owner,
         )
-        draft.turn = await to_thread.run_sync(begin_turn)
+        begun = await to_thread.run_sync(begin_turn)
+        draft.turn = begun.turn
+        return self._with_system(resumed(begun))
 
-    async def _ask_model(self, draft: Draft) -> AsyncGenerator[str, None]:
+    def _with_system(self, conversation: Conversation) -> Conversation:
+        """The model's own system prompt where none was given."""
+        own = self.model.system_prompt
+        if conversation.system or not own:
+            return conversation
+        return replace(conversation, system=(Message("system", own),))
+
+    async def _ask_model(
+        self, draft: Draft, conversation: Conversation
+    ) -> AsyncGenerator[str, None]:
         """The model's text; the draft keeps what came of it."""
-        if self._stops_after(draft.guard.level):
+        if self._settings.stops_after(draft.guard.level):
             draft.finish_reason = "guard"
             return
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout
         with self._place() as template:
-            window = await self._in_time(deadline, self._window(draft, template))
+            window = await self._in_time(deadline, self._window(draft, conversation, template))
             draft.window = window
-            stream = self._engine.stream(window.prompt, self._sampling(draft))
+            stream = self._engine.stream(
+                window.prompt, draft.sampling(fixed=self._settings.deterministic)
+            )
+            said = [*conversation.history, draft.request.messages[-1]]
+            reader = self._guard.answer_reader(draft.guard, said)
             async with aclosing(stream) as chunks:
                 while chunk := await self._in_time(deadline, anext(chunks, None)):
-                    draft.add(chunk)
-                    if chunk.text:
-                        yield chunk.text
+                    allowed = reader.read(chunk.text)
+                    draft.add(replace(chunk, text=allowed))
+                    if allowed:
+                        yield allowed
+                    if reader.stopped:
+                        draft.finish_reason = "guard"
+                        break
+            if rest := reader.close():
+                draft.add_text(rest)
+                yield rest
+            draft.guard = replace(draft.guard, output=reader.findings)
 
-    def _stops_after(self, level: str) -> bool:
-        settings = self._settings
-        policy = {"emergency": settings.after_emergency, "crisis": settings.after_crisis}
-        return policy.get(level) == "stop"
+    def _check_open(self) -> None:
+        """Refuse a question for which there is no place."""
+        if self._draining:
+            raise EngineUnavailable("this server is shutting down: try again in a moment")
+        if self._template is None:
+            return
+        if self._places_taken >= self._engine.info.parallel + self._settings.queue:
+            raise EngineBusy("all places are taken: try again in a moment")
 
     @contextmanager
     def _place(self) -> Iterator[ChatTemplate]:
         """A place in the engine or in the queue before it, and the model's template."""
+        self._check_open()
         if self._template is None:
             raise EngineUnavailable("the model is still loading: try again in a moment")
-        if self._places_taken >= self._engine.info.parallel + self._settings.queue:
-            raise EngineBusy("all places are taken: try again in a moment")
         self._places_taken += 1
         try:
             yield self._template
@@ -196,19 +238,23 @@ class Answerer:
                 "or serve with a larger HOUSECALL_REQUEST_TIMEOUT"
             ) from None
 
-    async def _window(self, draft: Draft, template: ChatTemplate) -> Window:
-        memory: Memory = NewestTurns() if draft.session_id else WholeConversation()
-        return await memory.window(
-            draft.messages,
+    async def _window(
+        self, draft: Draft, conversation: Conversation, template: ChatTemplate
+    ) -> Window:
+        """The window of a conversation; what left it for good is saved with its session."""
+        policy = self._settings.long_chat if draft.session_id else "refuse"
+        window = await choose_window(
+            conversation,
+            policy,
             n_ctx=self._engine.info.n_ctx,
             max_tokens=draft.request.sampling.max_tokens,
-            encode=encoder(template, self._engine.tokenize),
+            encode=self._known_tokens.encoder(template, self._engine.tokenize),
         )
-
-    def _sampling(self, draft: Draft) -> Sampling:
-        sampling = draft.request.sampling
-        fixed = self._settings.deterministic and sampling.seed is None
-        return replace(sampling, seed=0) if fixed else sampling
+        rest = window.conversation
+        if draft.session_id and draft.turn and rest.first_turn != conversation.first_turn:
+            facts = [fact.as_dict() for fact in rest.facts]
+            await to_thread.run_sync(self.store.leave, draft.session_id, rest.first_turn, facts)
+        return window
 
     async def _finish(self, draft: Draft) -> Answer:
         try:
@@ -219,9 +265,35 @@ class Answerer:
             _log.warning("an emergency was answered, but the answer is not saved: %s", error)
         return draft.answer(self.model)
 
+    async def _give_up(self, draft: Draft, error: Exception) -> None:
+        """Save what was said of an answer that failed.
+
+        A question that was refused, or that began a session whose id nobody was told, is taken
+        back: asking again must not say it twice.
+        """
+        began_here = draft.request.session_id is None
+        try:
+            if draft.text or draft.session_id is None or draft.turn is None:
+                await self._save(draft, "error")
+                return
+            self.on_end(draft, "error")
+            if isinstance(error, _REFUSALS) or began_here:
+                await to_thread.run_sync(self.store.withdraw_turn, draft.session_id, draft.turn)
+            else:
+                await to_thread.run_sync(self.store.release, draft.session_id)
+        except HousecallError as second:  # the first one says what happened
+            _log.warning("an answer that failed is not saved: %s", second)
+
     async def _save(self, draft: Draft, status: Status) -> None:
         """Save the lineage and the text; of an answer that was cut off only if it has text."""
+        self.on_end(draft, status)
         text = draft.text
         if text or status == "complete":
             record = draft.record(self.model, self._guard.version)
-            await to_thread.run_sync(self.store.save_answer, record, text, status)
+            save = partial(self.store.save_answer, record, text, status, draft.request.owner)
+            await to_thread.run_sync(save)
+        elif draft.session_id is not None and draft.turn is not None:
+            await to_thread.run_sync(self.store.release, draft.session_id)
+
+
+_REFUSALS = (ContextLengthExceeded, ConfigError, EngineBusy)

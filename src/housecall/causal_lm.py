@@ -137,6 +137,16 @@ def load_model(folder: Path, **options: Any) -> Any:
     return model
 
 
+def load_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json with the defaults of its family filled in, as transformers does."""
+    quiet_libraries()
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    values: dict[str, Any] = config.to_dict()
+    return values
+
+
 @cache
 def quiet_libraries() -> None:
     """Keep transformers and bitsandbytes from printing, and from fetching anything from a hub.
@@ -154,6 +164,18 @@ def quiet_libraries() -> None:
 def pick_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """What ``train.precision`` names; ``auto`` is bfloat16 where the hardware multiplies it.
+
+    A GPU without it (such as a T4) computes in float16, with its loss scaled; a CPU in float32.
+    """
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if precision != "auto":
+        return named[precision]
+    found = compute_dtype(device)
+    return torch.float16 if device.type == "cuda" and found == torch.float32 else found
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -84,6 +84,10 @@ class ChatTemplate:
         )
         return _cut(text, registry)
 
+    def try_out(self) -> None:
+        """Render one question. Raises ConfigError for a template that is broken or not safe."""
+        self.segments([Message("user", "Hello")], add_generation_prompt=True)
+
 
 def encode(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
     """Token ids of a rendered conversation (BOS only where the template writes it)."""

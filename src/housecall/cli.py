@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 import housecall
-from housecall.cli_options import json_option, sampling_options, set_option
+from housecall.cli_guard import guard
+from housecall.cli_options import InOrder, json_option, sampling_options, set_option
 from housecall.errors import HousecallError
 
 # No tracker, hub client or UI of a library may report or look anything up on its own.
@@ -63,14 +64,7 @@ def _fail(message: str, code: int = 1) -> None:
     sys.exit(code)
 
 
-class _InOrder(click.Group):
-    """Lists commands as they stand here: in the order a newcomer meets them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(housecall.__version__, message="%(version)s")
 def cli() -> None:
     """From a data set to a private, guarded LLM API on one machine.
@@ -155,19 +149,16 @@ _step_command("bench", "Measure how fast each format is here.")
 @click.option("--port", type=int, default=None, help="Port to listen on.  [default: 8000]")
 @click.option("--ctx", type=int, default=None, help="Window of one conversation, in tokens.")
 @click.option("--parallel", type=int, default=None, help="Answers made at once.")
+@click.option("--engine-url", default=None, help="An OpenAI-compatible server that answers.")
 @click.option("--ungated", is_flag=True, help="Serve a variant that has not passed the gate.")
-def serve(
-    model: str | None,
-    host: str | None,
-    port: int | None,
-    ctx: int | None,
-    parallel: int | None,
-    ungated: bool,
-) -> None:
-    """Serve the API for the variant that passed the gate."""
+def serve(model: str | None, ungated: bool, **flags: Any) -> None:
+    """Serve the API for the variant that passed the gate.
+
+    With --engine-url, MODEL is the name of a model of that server.
+    """
     from housecall.commands import serving
 
-    serving.serve(model, ungated=ungated, host=host, port=port, ctx=ctx, parallel=parallel)
+    serving.serve(model, ungated=ungated, **flags)
 
 
 @cli.command()
@@ -266,25 +257,7 @@ def rm(run: str, yes: bool) -> None:
     moving.remove(run, yes)
 
 
-@cli.group(cls=_InOrder)
-def guard() -> None:
-    """The medical safety filter alone."""
-
-
-@guard.command()
-@click.argument("text", required=False)
-@click.option("--jsonl", type=click.Path(), help="Read one JSON object with a text per line.")
-@json_option
-def check(text: str | None, jsonl: str | None, as_json: bool) -> None:
-    """What the filter finds in TEXT."""
-    from housecall.commands import showing
-
-    if (text is None) == (jsonl is None):
-        raise click.UsageError("give either TEXT or --jsonl FILE")
-    if jsonl is not None:
-        showing.guard_file(jsonl)
-    else:
-        showing.guard_text(str(text), as_json)
+cli.add_command(guard)
 
 
 @cli.command()

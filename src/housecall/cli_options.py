@@ -1,4 +1,4 @@
-"""Options that several verbs of the command line share."""
+"""What several verbs of the command line share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any, TypeVar
 import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class InOrder(click.Group):
+    """Lists commands as they stand here: in the order a newcomer meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of their definition."""
+        return list(self.commands)
 
 
 def json_option(command: _Command) -> _Command:

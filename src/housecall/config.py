@@ -1,4 +1,4 @@
-"""Recipes: what a run is made of, as frozen values. Unknown keys are refused.
+"""What a run is made of, as frozen values. Unknown keys are refused.
 
 One class a step, saved in the manifest of what the step made; a step whose config and inputs
 have not changed is skipped.
@@ -6,15 +6,10 @@ have not changed is skipped.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from housecall.errors import ConfigError
 from housecall.types import Role
 
 Format = Literal[
@@ -31,8 +26,8 @@ Format = Literal[
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ATTENTION_LAYERS = LINEAR_LAYERS[:4]
+LinearLayer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LINEAR_LAYERS: tuple[LinearLayer, ...] = get_args(LinearLayer)
 
 
 class _Config(BaseModel):
@@ -53,6 +48,9 @@ class DataConfig(_Config):
 
     ``mapping`` names the columns that hold ``system``, ``user`` and ``assistant`` text where they
     are not the usual ones. ``held_out`` is the share of rows for each of validation and test.
+    ``clean`` runs the rules of ``housecall.cleaning``. ``near_duplicate`` is the similarity of two
+    dialogues (0 to 1) from which the later one is dropped, and of two questions or two answers
+    from which both dialogues go to the same split.
     """
 
     source: str = Field(min_length=1)
@@ -61,16 +59,28 @@ class DataConfig(_Config):
     system_prompt: str | None = None
     held_out: float = Field(default=0.1, gt=0, lt=0.5)
     max_tokens: int = Field(default=512, ge=16, le=1_000_000)
+    clean: bool = True
+    mask_personal_data: bool = True
+    near_duplicate: float = Field(default=0.8, ge=0.5, le=1)
     licence: str | None = None
     seed: int = 0
 
 
 class TrainConfig(_Config):
-    """QLoRA (Dettmers et al. 2023): LoRA adapters over a base frozen in 4-bit NormalFloat."""
+    """QLoRA (Dettmers et al. 2023): LoRA adapters over a base frozen in 4-bit NormalFloat.
+
+    ``tokens_per_step`` of real text go into one step of the optimiser, ``micro_batch_tokens`` of
+    them through the model at once. ``evaluations`` are spread evenly; ``patience`` of them in a
+    row without a better loss on ``eval_tokens`` of held-out rows end the training (0: never). The
+    adapter of the best one is kept. ``safety_tokens`` is the length of the answers by which the
+    base and the result are compared (0: not compared).
+    """
 
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     tokens_per_step: int = Field(default=2048, ge=16)
+    micro_batch_tokens: int = Field(default=2048, ge=16)
+    gradient_checkpointing: bool = False
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -78,10 +88,15 @@ class TrainConfig(_Config):
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers: tuple[str, ...] = LINEAR_LAYERS
+    layers: tuple[LinearLayer, ...] = Field(default=LINEAR_LAYERS, min_length=1)
     quantization: Literal["nf4", "none"] = "nf4"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    evaluations: int = Field(default=4, ge=1)
     eval_tokens: int = Field(default=4096, ge=64)
+    patience: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=30.0, ge=0)
+    safety_tokens: int = Field(default=64, ge=0)
+    trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     seed: int = 0
 
 
@@ -179,104 +194,3 @@ class Recipe(_Config):
     quantize: QuantizeConfig = QuantizeConfig()
     gate: GateConfig = GateConfig()
     bench: BenchConfig = BenchConfig()
-
-
-def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file, with ``a.b=value`` overrides applied.
-
-    A relative path in ``base.source`` or ``data.source`` is looked up from the working folder.
-
-    Raises ConfigError naming the file, the key and what is wrong with it.
-    """
-    where, text = _read(name_or_path)
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: a recipe is a YAML mapping with name, base and data")
-    return parse_recipe(raw, where, overrides)
-
-
-def parse_recipe(raw: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """A recipe from plain data. Raises ConfigError."""
-    raw = deepcopy(raw)
-    for override in overrides:
-        _apply(raw, override)
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where}: unknown key {key!r}{more}") from error
-        what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {key}: {what}{more}") from error
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that ``load_recipe`` reads back to an equal value."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes inside the package."""
-    folder = resources.files("housecall") / "recipes"
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """The keys in which two recipes differ, as ``a.b: old -> new``."""
-
-    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict) or not value:
-            return {prefix: value}
-        return {
-            k: v
-            for key, inner in value.items()
-            for k, v in flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-
-    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
-    keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-    return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys]
-
-
-def _read(name_or_path: str) -> tuple[str, str]:
-    shipped = shipped_recipes()
-    if name_or_path in shipped:
-        file = resources.files("housecall") / "recipes" / f"{name_or_path}.yaml"
-        return f"recipe {name_or_path}", file.read_text(encoding="utf-8")
-    path = Path(name_or_path)
-    try:
-        return str(path), path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no recipe {name_or_path!r}: give a YAML file, or one of {', '.join(shipped)}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {_one_line(error)}") from error
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    """``train.epochs=2`` into the raw recipe; the value is read as YAML."""
-    key, equals, value = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {override!r}: write it as section.key=value")
-    target = raw
-    for part in parts[:-1]:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {part!r} has no keys")
-    try:
-        target[parts[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

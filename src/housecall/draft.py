@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from housecall.events import Answer, AnswerRequest, Timings
 from housecall.guard.base import GuardResult
 from housecall.memory import Window
-from housecall.sessions import AnswerRecord
-from housecall.types import Chunk, FinishReason, Message, ServedModel, Usage
+from housecall.records import AnswerRecord
+from housecall.types import Chunk, FinishReason, Sampling, ServedModel, Usage
 
 PARAGRAPH = "\n\n"
 """What stands between the guard's message and the model's text."""
@@ -23,18 +23,24 @@ class Draft:
     """What is known of an answer so far."""
 
     request: AnswerRequest
-    session_id: str | None
-    messages: list[Message]
     guard: GuardResult
     started: float = field(default_factory=perf_counter)
     turn: int | None = None
+    """Its turn in the session, once the question is saved."""
     window: Window | None = None
     finish_reason: FinishReason | None = None
+    gaps: list[float] = field(default_factory=list)
+    """Seconds between two pieces of the model's stream."""
     _pieces: list[str] = field(default_factory=list)
     _tokens: int = 0
     _usage: Usage | None = None
     _first: float | None = None
     _last: float | None = None
+
+    @property
+    def session_id(self) -> str | None:
+        """The session it belongs to."""
+        return self.request.answered_in
 
     @property
     def urgent(self) -> bool:
@@ -47,14 +53,26 @@ class Draft:
         parts = (self.guard.message, "".join(self._pieces))
         return PARAGRAPH.join(part for part in parts if part)
 
+    def sampling(self, *, fixed: bool) -> Sampling:
+        """How the request asks to sample; ``fixed`` gives a seed where it has none."""
+        asked = self.request.sampling
+        return replace(asked, seed=0) if fixed and asked.seed is None else asked
+
     def add(self, chunk: Chunk) -> None:
         """Take in a piece of the stream."""
-        self._last = perf_counter()
-        self._first = self._first or self._last
+        now = perf_counter()
+        if self._last is not None:
+            self.gaps.append(now - self._last)
+        self._last = now
+        self._first = self._first or now
         self._pieces.append(chunk.text)
         self._tokens += len(chunk.ids)
         self._usage = chunk.usage or self._usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
+
+    def add_text(self, text: str) -> None:
+        """Take in text that the guard had held back."""
+        self._pieces.append(text)
 
     def answer(self, model: ServedModel) -> Answer:
         """The answer, once it is whole."""
@@ -63,8 +81,8 @@ class Draft:
             request_id=self.request.request_id,
             text=self.text,
             finish_reason=self.finish_reason or "stop",
-            usage=self._counts(),
-            timings=self._timings(),
+            usage=self.usage(),
+            timings=self.timings(),
             guard=self.guard,
             model=model,
             context=self._context(),
@@ -88,23 +106,25 @@ class Draft:
             guard=_without_words(self.guard),
             guard_version=guard_version,
             sampling=asdict(self.request.sampling),
-            usage=asdict(self._counts()),
-            timings=asdict(self._timings()),
-            context=self._context(),
+            usage=asdict(self.usage()),
+            timings=asdict(self.timings()),
+            context=self._context(words=False),
         )
 
-    def _context(self) -> dict[str, Any] | None:
-        return self.window.as_dict() if self.window else None
+    def _context(self, *, words: bool = True) -> dict[str, Any] | None:
+        return self.window.as_dict(words=words) if self.window else None
 
-    def _counts(self) -> Usage:
+    def usage(self) -> Usage:
+        """Token counts so far."""
         read = len(self.window.prompt) if self.window else 0
         return self._usage or Usage(prompt_tokens=read, completion_tokens=self._tokens)
 
-    def _timings(self) -> Timings:
+    def timings(self) -> Timings:
+        """Times so far."""
         total = _milliseconds(self.started, perf_counter())
         if self._first is None or self._last is None:
             return Timings(None, total, None)
-        seconds, after_first = self._last - self._first, self._counts().completion_tokens - 1
+        seconds, after_first = self._last - self._first, self.usage().completion_tokens - 1
         speed = round(after_first / seconds, 2) if seconds and after_first > 0 else None
         return Timings(_milliseconds(self.started, self._first), total, speed)
 

@@ -9,6 +9,7 @@ HousecallError              a clear message for a person; the command line exits
 |- GateRefused              nothing passed the gate; the command line exits with 3
 |- NotFound                 a session, answer or run that does not exist
 |- SessionInUse             a second request on a session that is being answered
+|- StoreUnavailable         the database can't be reached or written: try again later
 |- ContextLengthExceeded    the prompt does not fit the window
 '- EngineError              the engine failed
    |- EngineUnavailable     it is down, starting or draining: try again later
@@ -61,6 +62,10 @@ class NotFound(HousecallError):
 
 class SessionInUse(HousecallError):
     """Another request is being answered in this session."""
+
+
+class StoreUnavailable(HousecallError):
+    """The database can't be reached, read or written now."""
 
 
 class ContextLengthExceeded(HousecallError):

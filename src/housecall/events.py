@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from housecall.guard.base import GuardResult
-from housecall.sessions import Kind, new_id
+from housecall.records import Kind, new_id
 from housecall.types import FinishReason, Message, Sampling, ServedModel, Usage
 
 
@@ -16,7 +16,8 @@ class AnswerRequest:
     """A question. The last of ``messages`` is the user's.
 
     A ``chat`` gives only that one, with a system message before it or not; the rest of the
-    conversation is in its session, a new one when ``session_id`` is None.
+    conversation is in its session, a new one when ``session_id`` is None. ``owner`` is whose
+    session and answer it is; they are nobody else's.
     """
 
     kind: Kind
@@ -24,7 +25,16 @@ class AnswerRequest:
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     session_id: str | None = None
+    owner: str = ""
     answer_id: str = field(default_factory=lambda: new_id("ans"))
+    new_session_id: str = field(default_factory=lambda: new_id("ses"))
+
+    @property
+    def answered_in(self) -> str | None:
+        """The session that the answer belongs to, new or not; None where nothing is kept."""
+        if self.kind != "chat":
+            return None
+        return self.session_id or self.new_session_id
 
 
 @dataclass(frozen=True, slots=True)

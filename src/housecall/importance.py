@@ -2,6 +2,9 @@
 
 For a linear layer with inputs x, the mean of x_j^2 over calibration tokens weighs the error of
 column j when the layer is quantised. Source: llama.cpp's ``tools/imatrix``.
+
+The model is never in memory whole: accelerate's hooks bring each weight in just before it is used
+and take it out again, from files that are mapped no longer than that.
 """
 
 from __future__ import annotations
@@ -14,19 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from housecall.causal_lm import compute_dtype, load_model, make_batches, pick_device
+from housecall.causal_lm import compute_dtype, make_batches, pick_device, quiet_libraries
 from housecall.chat_template import Encoded
 from housecall.gguf.llama import gguf_name
 from housecall.progress import bar
+from housecall.weights import Weights
 
 Importance = dict[str, NDArray[np.float32]]
+
+_BATCH = 2048  # tokens: the larger, the more activations; the smaller, the more often weights load
 
 
 @torch.no_grad()
 def measure_importance(folder: Path, rows: Sequence[Encoded]) -> Importance:
     """Mean squared input of each linear layer, by GGUF tensor name; arrays of (columns,)."""
     device = pick_device()
-    model = load_model(folder, dtype=compute_dtype(device)).to(device)
+    model = _streamed(folder, device)
     sums: dict[str, torch.Tensor] = {}
     keep = torch.ones(0, dtype=torch.bool)
 
@@ -37,15 +43,36 @@ def measure_importance(folder: Path, rows: Sequence[Encoded]) -> Importance:
 
         return hook
 
-    for name, module in model.model.named_modules(prefix="model"):
+    for name, module in model.named_modules(prefix="model"):
         if isinstance(module, torch.nn.Linear):
             module.register_forward_pre_hook(listen(gguf_name(f"{name}.weight")))
     count = 0
-    batches = make_batches(rows, 2048)
+    batches = make_batches(rows, _BATCH)
     with bar("imatrix", len(batches)) as progress:
         for batch in (b.to(device) for b in batches):
             keep = batch.mask.bool()
-            model.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
             count += batch.tokens
             progress.advance()
     return {name: (total / count).float().cpu().numpy() for name, total in sums.items()}
+
+
+def _streamed(folder: Path, device: torch.device) -> Any:
+    """The decoder (without the output matrix), its weights in the files until they are used."""
+    quiet_libraries()
+    from accelerate import init_empty_weights
+    from accelerate.hooks import attach_align_device_hook
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):  # buffers are computed, not stored
+        model = AutoModel.from_config(config, dtype=compute_dtype(device))
+    model.eval()
+    attach_align_device_hook(
+        model,
+        execution_device=device,
+        offload=True,
+        weights_map=Weights(folder),
+        module_name="model",  # so are its weights called in the files of a causal model
+    )
+    return model

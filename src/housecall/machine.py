@@ -42,6 +42,16 @@ def _cgroup_quota() -> float | None:
     return float(quota) / float(period)
 
 
+def process_count() -> int:
+    """How many processes train together: what ``torchrun`` says, else one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_rank() -> int:
+    """Which of them this is, from 0; the first one writes files and talks to people."""
+    return int(os.environ.get("RANK", "0"))
+
+
 @lru_cache(maxsize=1)
 def describe_machine() -> dict[str, Any]:
     """Facts about the machine that shape speed; nothing that names it or its user."""

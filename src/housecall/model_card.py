@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from housecall.artifact import MANIFEST, Artifact, write_text
-from housecall.config import Recipe, load_recipe
+from housecall.config import Recipe
 from housecall.lineage import PROMOTED, RECIPE, chain, is_unclear, read_promoted
 from housecall.plots import size_against_kl
+from housecall.recipe import load_recipe
 
 CARD = "MODEL_CARD.md"
 PICTURE = "size-kl"

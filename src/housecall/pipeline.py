@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, write_text
-from housecall.config import Recipe, differences, dump_recipe, load_recipe
+from housecall.config import Recipe
 from housecall.errors import ArtifactError, ConfigError, GateRefused
 from housecall.lineage import PROMOTED, RECIPE, read_promoted
 from housecall.locks import working
+from housecall.machine import process_count, process_rank
 from housecall.model_card import write_card
 from housecall.progress import console
 from housecall.promotion import promote, withdraw
+from housecall.recipe import differences, dump_recipe, load_recipe
 from housecall.sources import source_hash
 
 STEPS = ("prepare", "train", "merge", "quantize", "gate", "bench")
@@ -85,15 +88,25 @@ def execute(
     raise, and ArtifactError while another process works on the run.
     """
     names = STEPS[STEPS.index(start) : STEPS.index(stop) + 1]
-    with working(run.path):
+    # Of several processes that train together, the first one holds the lock.
+    with working(run.path) if process_rank() == 0 else nullcontext():
         for name in names:
             started = time.monotonic()
             skipped = not force and is_done(run, name)
             if not skipped:
+                _may_run(name)
                 console().print(f"[bold]{name}[/bold]")
                 _RUNNERS[name](run, force)
             if report:
                 report(name, time.monotonic() - started, skipped)
+
+
+def _may_run(step: str) -> None:
+    if process_count() > 1 and step != "train":
+        raise ConfigError(
+            f"{step}: only train works with several processes: first run  housecall prepare RUN, "
+            "then  torchrun --standalone --nproc-per-node 2 -m housecall train RUN"
+        )
 
 
 def is_done(run: Run, step: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from housecall.machine import process_rank
+
 
 class Bar(Protocol):
     """What a step tells of its progress."""
@@ -24,13 +26,13 @@ class Bar(Protocol):
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """The terminal that people read."""
-    return Console(stderr=True, highlight=False)
+    """The terminal that people read; of several processes only the first one writes to it."""
+    return Console(stderr=True, highlight=False, quiet=process_rank() > 0)
 
 
 @contextmanager
-def bar(title: str, total: float) -> Iterator[Bar]:
-    """A progress bar over ``total`` units of work."""
+def bar(title: str, total: float | None) -> Iterator[Bar]:
+    """A progress bar over ``total`` units of work; None when nobody knows how many there are."""
     with Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=30),
@@ -46,7 +48,7 @@ def bar(title: str, total: float) -> Iterator[Bar]:
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, title: str, total: float) -> None:
+    def __init__(self, progress: Progress, title: str, total: float | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, note="")
 

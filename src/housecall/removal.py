@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from housecall.config import load_recipe
 from housecall.errors import ArtifactError, ConfigError, HousecallError
 from housecall.lineage import RECIPE, RUNS, list_runs
 from housecall.locks import held
+from housecall.recipe import load_recipe
 
 
 def remove_run(run: Path) -> None:

@@ -58,10 +58,22 @@ class Settings(BaseSettings):
     parallel: int = Field(4, ge=1, le=256, description="answers made at once")
     queue: int = Field(16, ge=0, description="requests that may wait for a place")
     request_timeout: float = Field(300.0, gt=0, description="longest answer, in seconds")
+    send_timeout: float = Field(
+        30.0, gt=0, description="seconds until a client that reads nothing of a stream is dropped"
+    )
+    drain_seconds: float = Field(
+        20.0, ge=0, description="how long answers may go on after a signal to stop"
+    )
+    engine_url: str = Field(
+        "", description="an OpenAI-compatible server that answers instead of the engine here"
+    )
+    engine_key: str = Field("", repr=False, description="the key that server asks for")
     threads: int | None = Field(None, ge=1, description="threads of the engine; default all cores")
     gpu_layers: int = Field(0, ge=0, description="layers of the model that go to a GPU")
     deterministic: bool = Field(
-        False, description="one answer at a time, and seed 0 where a request has none"
+        False,
+        description="one answer at a time, no use of the prompt cache, and seed 0 where a request "
+        "has none: the same request gives the same text",
     )
 
     data_dir: Path = Field(
@@ -72,12 +84,31 @@ class Settings(BaseSettings):
         "", repr=False, description="SQLAlchemy URL; default: SQLite in data_dir"
     )
 
+    retention_days: float | None = Field(
+        None, gt=0, description="erase sessions this long after their last use; default never"
+    )
+    undo_seconds: float = Field(
+        10.0, ge=0, description="how long a deleted session can be restored before it is erased"
+    )
+    long_chat: Literal["pin", "drop", "refuse"] = Field(
+        "pin",
+        description="when a chat outgrows its window: oldest turns leave and their medical facts "
+        "stay; they leave; the request is refused",
+    )
+
     country: str | None = Field(None, description="country whose emergency numbers are given")
     after_emergency: Literal["continue", "stop"] = Field(
         "stop", description="whether the model adds to an emergency message"
     )
     after_crisis: Literal["continue", "stop"] = Field(
         "stop", description="whether the model adds to a crisis message"
+    )
+
+    off_topic: Literal["allow", "warn", "refuse"] = Field(
+        "allow", description="what becomes of a message that is plainly not about health"
+    )
+    guard_output: Literal["mark", "replace", "cut"] = Field(
+        "mark", description="what becomes of a dangerous sentence of the model"
     )
 
     log_format: Literal["json", "console"] = "json"
@@ -118,6 +149,15 @@ class Settings(BaseSettings):
 
         file = str(self.data_dir.expanduser() / "housecall.db")
         return URL.create("sqlite", database=file).render_as_string()
+
+    def stops_after(self, level: str) -> bool:
+        """Whether the model says nothing after the guard's message of this level."""
+        policy = {
+            "emergency": self.after_emergency,
+            "crisis": self.after_crisis,
+            "off_topic": "stop" if self.off_topic == "refuse" else "continue",
+        }
+        return policy.get(level) == "stop"
 
     @property
     def slots(self) -> int:

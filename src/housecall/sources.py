@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
 from housecall.artifact import hash_file
 from housecall.config import DataConfig
 from housecall.errors import DataError
+from housecall.readers import Unreadable, read_file, read_hub
 from housecall.types import Message, Role
 
 BUILTIN = {"builtin:starter": "starter.jsonl"}
 _ALPACA = ("instruction", "input", "output")
-# Rows of real data sets are far below this; a field above it is a broken file.
+# Fields of real data sets are far below this.
 _FIELD_LIMIT = 1_000_000
+# So many rows are looked at before a file is refused for its columns.
+_FIRST_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no dialogue, and why."""
+    """A row that is no dialogue: the kind of fault, what it is here, and the row as text."""
 
     number: int
     reason: str
+    detail: str
+    text: str
 
 
 def read_rows(config: DataConfig) -> Iterator[Row | BadRow]:
@@ -44,14 +48,13 @@ def read_rows(config: DataConfig) -> Iterator[Row | BadRow]:
 
     Raises DataError when the source is missing, can't be read, or has other columns.
     """
-    raws = islice(_open(config.source), config.limit)
-    for number, raw in enumerate(raws, start=1):
-        if number == 1:
-            _check_columns(raw, config)
-        try:
-            yield Row(number, _messages(raw, config.mapping))
-        except (KeyError, TypeError, ValueError) as error:
-            yield BadRow(number, f"not a dialogue: {error}")
+    raws = _open(config.source)
+    first = list(islice(raws, _FIRST_ROWS))
+    _check_columns(first, config)
+    rows = islice(chain(first, raws), config.limit)
+    first = []  # they may be large
+    for number, raw in enumerate(rows, start=1):
+        yield _row(number, raw, config.mapping)
 
 
 def source_name(config: DataConfig) -> str:
@@ -76,94 +79,57 @@ def _open(source: str) -> Iterator[Any]:
     if source.startswith("builtin:"):
         raise DataError(f"data.source {source}: the built-in ones are {', '.join(BUILTIN)}")
     if source.startswith("hub:"):
-        return _hub(source.removeprefix("hub:"))
-    path = Path(source).expanduser()
-    readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise DataError(
-            f"data.source {source}: give builtin:starter, hub:ORG/NAME, or a file that ends in "
-            f"{', '.join(readers)}"
-        )
-    if not path.is_file():
-        raise DataError(f"data.source {path}: no such file")
-    return _readable(path, readers[path.suffix](path))
+        return read_hub(source.removeprefix("hub:"))
+    return read_file(Path(source).expanduser())
 
 
-def _readable(path: Path, rows: Iterator[Any]) -> Iterator[Any]:
-    """Turn what can go wrong while reading into one line that names the file."""
+def _check_columns(first: list[Any], config: DataConfig) -> None:
+    """Columns are a property of the whole file: refuse it when none of the first rows has them."""
+    rows = [raw for raw in first if isinstance(raw, Mapping)]
+    if any(not _missing(raw, config.mapping) for raw in rows):
+        return
+    readable = next((raw for raw in first if not isinstance(raw, Unreadable)), None)
+    if readable is None:
+        return
+    names = list(rows[0]) if rows else []
+    raise DataError(
+        f"data.source {config.source}: no column "
+        f"{', '.join(_missing(rows[0] if rows else {}, config.mapping))} (found: "
+        f"{', '.join(map(str, names)) or 'no columns'}): a data set has instruction, input "
+        "and output, or messages, or a data.mapping in the recipe"
+    )
+
+
+def _missing(raw: Mapping[str, Any], mapping: Mapping[Role, str] | None) -> list[str]:
+    if mapping:
+        return [name for name in mapping.values() if name not in raw]
+    return [] if "messages" in raw else [name for name in _ALPACA if name not in raw]
+
+
+def _row(number: int, raw: Any, mapping: Mapping[Role, str] | None) -> Row | BadRow:
+    if isinstance(raw, Unreadable):
+        return BadRow(number, raw.reason, raw.detail, raw.text)
     try:
-        yield from rows
-    except (OSError, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"data.source {path}: can't be read: {reason}") from error
+        if not isinstance(raw, Mapping):
+            raise TypeError(f"a row is {type(raw).__name__}, not columns with values")
+        missing = _missing(raw, mapping)
+        if missing:
+            raise ValueError(f"no column {', '.join(missing)}")
+        messages = _messages(raw, mapping)
+    except (KeyError, TypeError, ValueError) as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else str(error)
+        return BadRow(number, "not a dialogue", detail, _as_text(raw))
+    return Row(number, messages)
 
 
-def _json(path: Path) -> Iterator[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(rows, list):
-        raise ValueError("a .json data set is a list of rows")
-    yield from rows
-
-
-def _jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
-
-
-def _csv(path: Path) -> Iterator[Any]:
-    csv.field_size_limit(_FIELD_LIMIT)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.DictReader(stream)
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
+def _as_text(raw: Any) -> str:
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
-            yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
+        return json.dumps(raw, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(raw)
 
 
-def _hub(name: str) -> Iterator[Any]:
-    try:
-        import datasets
-
-        yield from datasets.load_dataset(name, split="train", streaming=True)
-    except Exception as error:  # many libraries' errors mean one thing here
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(
-            f"data.source hub:{name}: could not be had from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}); without a network give a file: "
-            "--set data.source=FILE.jsonl"
-        ) from error
-
-
-def _check_columns(raw: Any, config: DataConfig) -> None:
-    """Columns are a property of the whole file: refuse it by its first row."""
-    names = list(raw) if isinstance(raw, Mapping) else []
-    wanted = list(config.mapping.values()) if config.mapping else None
-    if wanted is not None:
-        missing = [name for name in wanted if name not in names]
-    else:
-        missing = [] if "messages" in names else [n for n in _ALPACA if n not in names]
-    if missing:
-        raise DataError(
-            f"data.source {config.source}: no column {', '.join(missing)} (found: "
-            f"{', '.join(map(str, names)) or 'no columns'}): a data set has instruction, input "
-            "and output, or messages, or a data.mapping in the recipe"
-        )
-
-
-def _messages(raw: Any, mapping: Mapping[Role, str] | None) -> tuple[Message, ...]:
+def _messages(raw: Mapping[str, Any], mapping: Mapping[Role, str] | None) -> tuple[Message, ...]:
     if mapping:
         named: list[tuple[Role, str | None]] = [
             (role, mapping.get(role)) for role in get_args(Role)
@@ -178,18 +144,20 @@ def _messages(raw: Any, mapping: Mapping[Role, str] | None) -> tuple[Message, ..
 
 
 def _message(entry: Any) -> Message:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"a message is {type(entry).__name__}, not role and content")
     role = entry["role"]
     if role not in get_args(Role):
         raise ValueError(f"role {role!r}")
     return Message(role, _text(entry, "content"))
 
 
-def _text(raw: Any, column: str) -> str:
+def _text(raw: Mapping[str, Any], column: str) -> str:
     value = raw[column]
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TypeError(f"{column} is not text")
+        raise TypeError(f"{column} is {type(value).__name__}, not text")
     if len(value) > _FIELD_LIMIT:
         raise ValueError(f"{column} has {len(value):,} characters")
     return value

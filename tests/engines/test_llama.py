@@ -21,7 +21,7 @@ pytest.importorskip("xllamacpp", reason="the engine llama needs xllamacpp")
 
 from housecall.engines.base import complete
 from housecall.engines.llama import LlamaEngine
-from housecall.errors import ConfigError, EngineError, EngineUnavailable
+from housecall.errors import ArtifactError, ConfigError, EngineError, EngineUnavailable
 from housecall.types import Sampling
 
 pytestmark = [
@@ -44,6 +44,29 @@ async def until(done: Callable[[], Awaitable[bool]], seconds: float) -> None:
     while not await done():
         assert monotonic() - started < seconds, "it took too long"
         await asyncio.sleep(0.05)
+
+
+HOSTILE_TEMPLATE = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+
+
+async def test_a_hostile_file_never_reaches_the_child(gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="writing a GGUF file needs the extra train")
+    from housecall.gguf.files import write_gguf
+
+    raw = bytearray(gguf.read_bytes())
+    raw[8:16] = b"\xff" * 8  # the number of tensors
+    (tmp_path / "counts.gguf").write_bytes(raw)
+    write_gguf(
+        tmp_path / "template.gguf",
+        {"general.architecture": "llama", "tokenizer.chat_template": HOSTILE_TEMPLATE},
+        [],
+        [],
+    )
+    for name, message in (("counts", "not a readable GGUF"), ("template", "not safe to run")):
+        engine = LlamaEngine(tmp_path / f"{name}.gguf", n_ctx=256, parallel=1, threads=1)
+        with pytest.raises(ArtifactError, match=rf"{name}\.gguf: .*{message}"):
+            await engine.start()
+        assert engine.pid is None
 
 
 async def test_a_killed_child_ends_streams_and_comes_back(engine: LlamaEngine) -> None:
@@ -113,9 +136,22 @@ async def test_a_broken_file_is_a_clear_error(
     path = tmp_path / "broken.gguf"
     path.write_bytes(content or gguf.read_bytes()[:3_000_000])
     engine = LlamaEngine(path)
-    with pytest.raises(EngineError, match=r"broken\.gguf: .*(magic|corrupted)") as failed:
+    with pytest.raises(ArtifactError, match=r"broken\.gguf: not a readable GGUF file"):
         await engine.start()
-    assert "failed to load model" in failed.value.__notes__[0]
+    assert not await engine.ready()
+    await engine.close()
+
+
+async def test_what_the_engine_can_not_load_is_said_in_its_words(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="writing a GGUF file needs the extra train")
+    from housecall.gguf.files import write_gguf
+
+    path = tmp_path / "hollow.gguf"
+    write_gguf(path, {"general.architecture": "llama"}, [], [])
+    engine = LlamaEngine(path)
+    with pytest.raises(EngineError, match=r"could not load .*hollow\.gguf: ") as failed:
+        await engine.start()
+    assert "llama.context_length" in failed.value.__notes__[0]
     assert not await engine.ready()
     await engine.close()
 
@@ -165,7 +201,7 @@ async def busy(engine: LlamaEngine) -> bool:
 
 
 async def test_characters_of_several_tokens_come_whole(engine: LlamaEngine) -> None:
-    schema = {"const": "a😀é👩\N{ZERO WIDTH JOINER}👧b"}
+    schema = {"const": "a😀é👩\N{ZERO WIDTH JOINER}👧b\N{LINE SEPARATOR}c"}
     async with aclosing(engine.stream([5], Sampling(json_schema=schema))) as stream:
         chunks = [chunk async for chunk in stream]
     assert json.loads("".join(chunk.text for chunk in chunks)) == schema["const"]

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from housecall.errors import ArtifactError
+from housecall.artifact import Artifact
+from housecall.config import BaseConfig
+from housecall.errors import ArtifactError, HousecallError
 from housecall.gguf.files import GgufFile
 from housecall.gguf.llama import (
     check_architecture,
@@ -19,13 +21,16 @@ from housecall.gguf.llama import (
     to_gguf_order,
     to_hf_order,
 )
+from housecall.gguf.spread import spread
 from housecall.gguf.vocabulary import gguf_vocabulary, hf_tokenizer
-from housecall.steps.base import open_weights, read_json
+from housecall.steps import fetch
+from housecall.steps.base import read_json
+from housecall.weights import Weights
 
 
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -> None:
-    """Every weight is equal in float16, the config is, and so are the logits, nearly."""
+    """Every weight is equal in float16 but for its factor, and the logits are, nearly."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -35,7 +40,10 @@ def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -
     ours = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     weights, expected = ours.state_dict(), theirs.state_dict()
     assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name].half().float()) for name in weights)
+    config = read_json(smollm2 / "config.json")
+    for name in set(weights) - {"lm_head.weight"}:  # which is the embedding
+        moved = spread(gguf_name(name), expected[name].numpy(), config)
+        assert np.array_equal(weights[name].numpy(), moved.astype(np.float16).astype(np.float32))
     for key in ("rope_parameters", "num_key_value_heads", "head_dim", "vocab_size"):
         assert getattr(ours.config, key) == getattr(theirs.config, key)
     assert ours.config.rms_norm_eps == pytest.approx(theirs.config.rms_norm_eps, rel=1e-6)
@@ -43,7 +51,7 @@ def test_smollm2_is_what_transformers_reads(smollm2: Path, smollm2_gguf: Path) -
     ids = torch.tensor([[1, 9690, 198, 2683, 359, 253, 5356, 5646, 2, 198, 1, 4093, 198]])
     with torch.no_grad():
         difference = (ours(ids).logits - theirs(ids).logits).abs().max()
-    assert difference < 0.05
+    assert difference < 0.1
 
 
 def test_there_and_back(tiny_llama: Path, tmp_path: Path, convert: Any) -> None:
@@ -52,14 +60,14 @@ def test_there_and_back(tiny_llama: Path, tmp_path: Path, convert: Any) -> None:
 
     file = GgufFile(convert(tiny_llama, tmp_path / "x.gguf"))
     config = read_json(tiny_llama / "config.json")
-    found = hf_config(file.fields, tied_embeddings=False)
+    found = hf_config(file.fields, file.names)
     for key in ("hidden_size", "num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps"):
         assert found[key] == config[key]
-    with open_weights(tiny_llama, "np") as weights:
-        assert sorted(map(hf_name, file.names)) == sorted(weights.names)
-        for name in file.names:
-            back = to_hf_order(name, found)(file.tensor(name))
-            assert np.array_equal(back, weights[hf_name(name)].astype(np.float32))
+    weights = Weights(tiny_llama, "np")
+    assert sorted(map(hf_name, file.names)) == sorted(weights.names)
+    for name in file.names:
+        back = to_hf_order(name, found)(file.tensor(name))
+        assert np.array_equal(back, weights[hf_name(name)].astype(np.float32))
     tokenizer, settings = hf_tokenizer(file.fields)
     ours = Tokenizer.from_str(json.dumps(tokenizer))
     theirs = Tokenizer.from_file(str(tiny_llama / "tokenizer.json"))
@@ -70,10 +78,15 @@ def test_there_and_back(tiny_llama: Path, tmp_path: Path, convert: Any) -> None:
     assert settings["chat_template"] == before["chat_template"]
 
 
-@pytest.mark.parametrize("name", ["blk.3.attn_q.weight", "blk.3.attn_k.weight"])
+@pytest.mark.parametrize("name", ["attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias"])
 def test_rotary_weights_change_places(name: str) -> None:
-    config = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    weights = np.arange(16 * 3).reshape(16, 3)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    name = f"blk.3.{name}"
+    weights = np.arange(16 * 3).reshape(16, 3) if "weight" in name else np.arange(16)
     moved = to_gguf_order(name, config)(weights)
     assert not np.array_equal(moved, weights)
     assert np.array_equal(to_hf_order(name, config)(moved), weights)
@@ -82,11 +95,12 @@ def test_rotary_weights_change_places(name: str) -> None:
 def test_names_of_tensors() -> None:
     assert gguf_name("model.layers.12.mlp.down_proj.weight") == "blk.12.ffn_down.weight"
     assert hf_name("blk.12.ffn_down.weight") == "model.layers.12.mlp.down_proj.weight"
-    for name in ("model.layers.0.mlp.experts.weight", "model.layers.0.self_attn.q_proj.bias"):
-        with pytest.raises(ArtifactError, match="not one of a Llama"):
-            gguf_name(name)
-    with pytest.raises(ArtifactError, match=r"rope_freqs\.weight: not one of a Llama"):
-        hf_name("rope_freqs.weight")
+    assert gguf_name("model.layers.3.self_attn.q_proj.bias") == "blk.3.attn_q.bias"
+    assert hf_name("blk.3.attn_q.bias") == "model.layers.3.self_attn.q_proj.bias"
+    with pytest.raises(ArtifactError, match="not one of a Llama"):
+        gguf_name("model.layers.0.mlp.experts.weight")
+    with pytest.raises(ArtifactError, match=r"blk\.0\.ssm_a\.weight: not one of a Llama"):
+        hf_name("blk.0.ssm_a.weight")
 
 
 FIELDS = {
@@ -106,12 +120,12 @@ FIELDS = {
 
 
 def read_fields(fields: dict[str, Any]) -> None:
-    hf_config(fields, tied_embeddings=True)
+    hf_config(fields, [])
     hf_tokenizer(fields)
 
 
 def test_defaults_of_the_format() -> None:
-    config = hf_config(FIELDS, tied_embeddings=True)
+    config = hf_config(FIELDS, [])
     assert config["num_key_value_heads"] == 4
     assert config["head_dim"] == 16
     assert config["rope_theta"] == 10_000.0
@@ -126,7 +140,7 @@ def test_defaults_of_the_format() -> None:
         ({"llama.block_count": None}, "key 'llama.block_count' is missing"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn' is not supported"),
         ({"tokenizer.ggml.merges": None}, "key tokenizer.ggml.merges is missing"),
-        ({"tokenizer.ggml.pre": "llama-bpe"}, r"tokenizer \(gpt2, llama-bpe\) can't be read"),
+        ({"tokenizer.ggml.pre": "viking"}, r"tokenizer \(gpt2, viking\) can't be read"),
         ({"tokenizer.ggml.model": "llama"}, r"tokenizer \(llama, smollm\) can't be read"),
     ],
 )
@@ -139,11 +153,11 @@ def test_what_can_not_be_read_is_named(changed: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "Qwen2ForCausalLM is not supported"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "Qwen3ForCausalLM is not supported"),
         ({"architectures": None}, "architecture none is not supported"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope scaling 'llama3' is not supported"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope scaling 'yarn' is not supported"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
+        ({"architectures": ["GemmaForCausalLM"]}, r"convert_hf_to_gguf.py .*serve FILE.gguf"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rope scaling 'longrope' is not supported"),
+        ({"rope_parameters": {"rope_type": "su"}}, "rope scaling 'su' is not supported"),
     ],
 )
 def test_what_can_not_be_converted_is_named(changed: dict[str, Any], message: str) -> None:
@@ -168,3 +182,36 @@ def test_tokenizers_of_another_kind_are_refused(
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"convert_hf_to_gguf\.py"):
         gguf_vocabulary(tmp_path, 400)
+
+
+def hostile_counts(raw: bytes) -> bytes:
+    return raw[:8] + b"\xff" * 8 + raw[16:]
+
+
+def hostile_template(raw: bytes) -> bytes:
+    """The same length, so that the rest of the file stays where it is."""
+    start = raw.index(b"{% for message in messages %}")
+    evil = b"{{ ''.__class__.__mro__ }}   "
+    return raw[:start] + evil + raw[start + len(evil) :]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (hostile_counts, r"bad\.gguf: not a readable GGUF file"),
+        (hostile_template, "chat template is not safe to run|does not compile"),
+        (lambda raw: raw[: len(raw) // 2], r"bad\.gguf: not a readable GGUF file"),
+    ],
+)
+def test_a_hostile_base_is_refused_and_the_one_before_stays(
+    tiny_llama: Path, tmp_path: Path, convert: Any, change: Any, message: str
+) -> None:
+    good = convert(tiny_llama, tmp_path / "good.gguf")
+    before = fetch.run(BaseConfig(source=str(good)), tmp_path / "base")
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(change(good.read_bytes()))
+    with pytest.raises(HousecallError, match=message) as error:
+        fetch.run(BaseConfig(source=str(bad)), tmp_path / "base")
+    assert "\n" not in str(error.value)
+    assert Artifact.load(tmp_path / "base").sha256 == before.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.gguf", "base", "good.gguf"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ import golden_files
 from gguf_summary import summarise
 from housecall.gguf.files import write_gguf
 from housecall.gguf.vocabulary import gguf_vocabulary
+from tiny_models import (
+    make_tiny_biased,
+    make_tiny_llama3,
+    make_tiny_mistral,
+    make_tiny_qwen2,
+)
 
 
 def without_order(summary: dict[str, Any]) -> Any:
@@ -28,6 +35,16 @@ def test_byte_level_tokenizer(tiny_llama: Path, tmp_path: Path, convert: Any) ->
 def test_sentencepiece_tokenizer(tiny_sentencepiece: Path, tmp_path: Path, convert: Any) -> None:
     found = summarise(convert(tiny_sentencepiece, tmp_path / "f16.gguf"))
     assert without_order(found) == golden_files.read("official-sentencepiece.json")
+
+
+@pytest.mark.parametrize(
+    "make", [make_tiny_qwen2, make_tiny_llama3, make_tiny_mistral, make_tiny_biased]
+)
+def test_the_family(make: Callable[[Path], Path], tmp_path: Path, convert: Any) -> None:
+    """Qwen2 with YaRN, Llama 3 with its rotary scaling, Mistral, and a Llama with biases."""
+    found = summarise(convert(make(tmp_path), tmp_path / "f16.gguf"))
+    name = make.__name__.removeprefix("make_tiny_")
+    assert without_order(found) == golden_files.read(f"official-{name}.json")
 
 
 @pytest.mark.slow

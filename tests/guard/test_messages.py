@@ -91,14 +91,15 @@ def test_fields_on_the_wire(guard: MedicalGuard) -> None:
         "language": "und",
         "message": "",
         "output": [],
+        "covered": True,
     }
 
 
 def test_a_message_with_an_unknown_brace_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "messages.yaml"
     file.write_text(
-        "review: r\nunknown: {emergency_number: e, crisis_line: c}\n"
-        "messages: {emergency: 'call {number}'}\ncountries: {}\n"
+        "review: r\nlanguages: {en: {emergency_number: e, crisis_line: c, last_or: or, "
+        "messages: {emergency: 'call {number}'}}}\ncountries: {}\n"
     )
     with pytest.raises(ConfigError, match=r"'emergency'.*'number'.*emergency_number"):
         load_messages(file, None)

@@ -32,7 +32,8 @@ rules:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(SHIPPED / "packs", tmp_path / "packs")
-    shutil.copy(SHIPPED / "messages.yaml", tmp_path)
+    for name in ("messages.yaml", "languages.yaml"):
+        shutil.copy(SHIPPED / name, tmp_path)
     return tmp_path
 
 
@@ -85,7 +86,7 @@ def test_a_pack_more_is_read(folder: Path) -> None:
         ),
         (lambda t: t + "    combinations: [fever]\n", ["hiccups", "needs two concepts"]),
         (lambda t: t + "    combinations: [fever + hics]\n", ["hiccups", "no concept 'hics'"]),
-        (lambda t: t + "    message: shout\n", ["hiccups", "no message 'shout'"]),
+        (lambda t: t + "    message: shout\n", ["hiccups", "(en)", "no message 'shout'"]),
         (lambda t: t + "    title: Again\n", ["extra.yaml", "'title' is there twice"]),
         (
             lambda t: t + "concepts: {fever: [hot]}\n",
@@ -117,8 +118,9 @@ def test_a_missing_file_is_an_error_and_not_a_guard_without_it(folder: Path, nam
 
 
 def test_no_packs_or_no_rules_is_an_error(folder: Path) -> None:
-    for name in ("crisis", "dose", "emergency"):
-        (folder / "packs" / "en" / f"{name}.yaml").unlink()
+    for file in (folder / "packs" / "en").iterdir():
+        if file.stem not in ("language", "reading", "concepts"):
+            file.unlink()
     assert "no rule" in refused(folder)
     shutil.rmtree(folder / "packs")
     assert "packs/en" in refused(folder)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from housecall.guard.phrases import PhraseError, parse, with_words
+from housecall.guard.phrases import PhraseError, choice, parse
 from housecall.guard.search import Search
+from housecall.guard.spelling import Speller
 from housecall.guard.text import read_text
 
 SPELLINGS = {"can't": ("can", "not"), "cant": ("can", "not"), "cannot": ("can", "not")}
-CONCEPTS = {"limb": parse("arm|left leg", SPELLINGS, {})}
+CONCEPTS = {"limb": choice(parse("arm|left leg", SPELLINGS, {}))}
 
 
 def find(pattern: str, text: str) -> list[str]:
     options = parse(pattern, SPELLINGS, CONCEPTS)
-    search = Search(
-        [("rule", "r", elements) for option in options for elements in with_words(option)], {"not"}
-    )
-    read = read_text(text, SPELLINGS)
+    search = Search([("rule", "r", elements) for elements in options], {"not"})
+    read = read_text(text, Speller(SPELLINGS, []))
     spans = [read.span(hit.start, hit.end) for hit in search.find(read)]
     return [text[start:end] for start, end in spans]
 
@@ -39,7 +38,7 @@ def find(pattern: str, text: str) -> list[str]:
         ("<limb> numb", "my left leg numb", ["left leg numb"]),
         ("<limb>", "an arm and a left leg", ["arm", "left leg"]),
         ("age <number>", "age 7, age x, age 3/4", ["age 7", "age 3/4"]),
-        ("temp <number 38-42>", "temp 37.9 temp 38.5C temp 43", ["temp 38.5C"]),
+        ("temp <number 38-42>", "temp 37.9 temp 38.5C temp 43", ["temp 38.5"]),
         ("can't breathe", "I cannot breathe, i cant breathe", ["cannot breathe", "cant breathe"]),
         ("can't breathe", "I can\u2019t breathe", ["can\u2019t breathe"]),
         ("a|b c", "b c a", ["b c", "a"]),

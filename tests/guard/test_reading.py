@@ -62,10 +62,8 @@ def test_reading(guard: MedicalGuard, text: str, rule: str, expected: str) -> No
 
 def test_negation_ends_at_but(guard: MedicalGuard) -> None:
     result = guard.check("no chest pain but I can't breathe")
-    assert [(m.rule, m.assertion) for m in result.matches] == [
-        ("chest-pain", "negated"),
-        ("breathing", "present"),
-    ]
+    readings = {match.rule: match.assertion for match in result.matches}
+    assert (readings["chest-pain"], readings["breathing"]) == ("negated", "present")
     assert result.level == "emergency"
 
 
@@ -99,8 +97,9 @@ def test_a_gap_does_not_swallow_a_negation(guard: MedicalGuard) -> None:
 def test_a_combination_needs_all_its_parts(guard: MedicalGuard) -> None:
     assert guard.check("My neck is stiff. I have a headache.").level == "emergency"
     assert guard.check("My neck is stiff.").level == "none"
-    [match] = guard.check("I have a headache but no stiff neck").matches
-    assert (match.rule, match.assertion) == ("meningitis", "negated")
+    matches = guard.check("I have a headache but no stiff neck").matches
+    [match] = [match for match in matches if match.rule == "meningitis"]
+    assert match.assertion == "negated"
     assert match.text == "headache but no stiff neck"
 
 

@@ -10,14 +10,27 @@ from housecall.guard import MedicalGuard
 from housecall.guard.packs import Rule, read_packs
 
 ALARMING = ("present", "other_person")
-PACKS = read_packs(resources.files("housecall.guard") / "packs" / "en")
+FOLDER = resources.files("housecall.guard") / "packs"
+LANGUAGES = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
+ALL = {language: read_packs(FOLDER / language) for language in LANGUAGES}
+PACKS = ALL["en"]
 RULES = [rule for pack in PACKS.values() for rule in pack.rules]
+EVERY = [(n, rule) for n in LANGUAGES for pack in ALL[n].values() for rule in pack.rules]
 POSITIVE = [
-    pytest.param(r, text, id=f"{r.id}: {text}") for r in RULES for text in r.examples.positive
+    pytest.param(r, text, id=f"{n}: {r.id}: {text}")
+    for n, r in EVERY
+    for text in r.examples.positive
 ]
 NEGATIVE = [
-    pytest.param(r, text, id=f"{r.id}: {text}") for r in RULES for text in r.examples.negative
+    pytest.param(r, text, id=f"{n}: {r.id}: {text}")
+    for n, r in EVERY
+    for text in r.examples.negative
 ]
+
+
+@pytest.fixture(scope="module")
+def guard() -> MedicalGuard:
+    return MedicalGuard.load("US", off_topic="warn")
 
 
 def alarms(guard: MedicalGuard, text: str) -> set[str]:
@@ -33,7 +46,8 @@ def test_positive_example_raises_the_alarm(guard: MedicalGuard, rule: Rule, text
 @pytest.mark.parametrize(("rule", "text"), NEGATIVE)
 def test_negative_example_does_not(guard: MedicalGuard, rule: Rule, text: str) -> None:
     assert rule.id not in alarms(guard, text)
-    assert rule.level == "dose" or guard.check(text).level in ("none", "dose")
+    harmless = ("none", "dose", "off_topic")
+    assert rule.level in ("dose", "off_topic") or guard.check(text).level in harmless
 
 
 def test_the_presentations_of_the_first_version_are_there() -> None:
@@ -44,7 +58,15 @@ def test_the_presentations_of_the_first_version_are_there() -> None:
     crises = {"suicidal-thoughts", "no-wish-to-live", "suicide-plan", "self-harm", "violence"}
     assert {levels[rule] for rule in urgent} == {"emergency"}
     assert {levels[rule] for rule in crises} == {"crisis"}
-    assert {rule.level for rule in RULES} == {"emergency", "crisis", "dose"}
+    assert {rule.level for rule in RULES} == {"emergency", "crisis", "dose", "off_topic"}
+
+
+def test_there_are_forty_presentations_and_eight_other_languages() -> None:
+    assert sum(rule.level in ("emergency", "crisis") for rule in RULES) >= 40
+    assert LANGUAGES == ["de", "en", "es", "fr", "hi", "hi-Latn", "id", "pt", "zh"]
+    for language in LANGUAGES:
+        levels = {rule.level for pack in ALL[language].values() for rule in pack.rules}
+        assert {"emergency", "crisis"} <= levels
 
 
 def test_every_emergency_says_what_it_may_be() -> None:
@@ -52,6 +74,6 @@ def test_every_emergency_says_what_it_may_be() -> None:
 
 
 def test_packs_say_that_no_clinician_has_reviewed_them() -> None:
-    assert {pack.review for pack in PACKS.values()} == {
+    assert {pack.review for packs in ALL.values() for pack in packs.values()} == {
         "written by the project, not reviewed by clinicians"
     }

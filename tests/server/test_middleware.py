@@ -47,7 +47,10 @@ async def test_a_request_has_one_line_without_its_words(
     assert "\n" not in line
     entry = json.loads(line)
     assert entry["request_id"] == answer["request_id"]
-    assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/chat", 200)
+    assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/chat", 200)
+    assert entry["ttft_ms"] is None or entry["ttft_ms"] >= 0
+    assert answer["session_id"] not in line
+    assert re.fullmatch(r"[0-9a-f]{12}", entry["session"])
     assert (entry["answer_id"], entry["guard"]) == (answer["id"], "emergency")
     assert entry["duration_ms"] >= 0
 

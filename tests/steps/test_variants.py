@@ -126,12 +126,57 @@ def test_a_folder_with_other_things_in_it_is_not_taken(tmp_path: Path, tiny_llam
         open_run(tmp_path, tiny_recipe(tiny_llama, tmp_path / "rows.jsonl"))
 
 
-def test_bitsandbytes_folders_load_in_plain_transformers(tiny_run: Run) -> None:
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_bitsandbytes_folders_load_in_plain_transformers(tiny_run: Run, name: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    for name in ("int8", "int4"):
-        folder = tiny_run.artifact(f"variants/{name}").path
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-        logits = model(torch.tensor([[5, 6, 7]])).logits
-        assert torch.isfinite(logits).all()
+    folder = tiny_run.artifact(f"variants/{name}").path
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    logits = model(torch.tensor([[5, 6, 7]])).logits
+    assert torch.isfinite(logits).all()
+    linear = model.model.layers[0].mlp.up_proj
+    assert type(linear).__name__ == {"int8": "Linear8bitLt", "int4": "Linear4bit"}[name]
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_bitsandbytes_folders_are_those_of_save_pretrained(
+    tiny_run: Run, tmp_path: Path, name: str
+) -> None:
+    """The same tensors and config.json; of JSON in a tensor the same values."""
+    import torch
+
+    from housecall.causal_lm import load_config, load_model
+    from housecall.weights import Weights
+
+    folder = tiny_run.artifact(f"variants/{name}").path
+    quantization = load_config(folder)["quantization_config"]
+    model = load_model(
+        tiny_run.artifact("merged").path, dtype="float16", quantization_config=quantization
+    )
+    model.save_pretrained(tmp_path)
+    found, expected = Weights(folder), Weights(tmp_path)
+    assert set(found) == set(expected)
+    for tensor in expected:
+        if "quant_state" in tensor:
+            states = [json.loads(bytes(w[tensor].tolist())) for w in (found, expected)]
+            assert states[0] == states[1]
+        else:
+            assert found.spec(tensor) == expected.spec(tensor)
+            assert torch.equal(found[tensor], expected[tensor])
+    configs = [json.loads((f / "config.json").read_text("utf-8")) for f in (folder, tmp_path)]
+    assert configs[0] == configs[1]
+
+
+def test_a_format_that_is_larger_than_its_name_says_why(
+    tiny_sentencepiece: Path, tiny_run: Run, tmp_path: Path
+) -> None:
+    """Rows of 64 and 128 do not divide by 256; those of the other model do."""
+    small = {"formats": ["fp16", "gguf-f16", "gguf-q4_k_m"], "calibration_tokens": 256}
+    recipe = tiny_recipe(tiny_sentencepiece, write_rows(tmp_path / "rows.jsonl"), quantize=small)
+    run = open_run(tmp_path / "run", recipe)
+    execute(run, stop="quantize")
+    metrics = run.artifact("variants/gguf-q4_k_m").metrics
+    assert metrics["why"].startswith("larger than its name says: 15 of 16 tensors have rows")
+    assert "why" not in run.artifact("variants/gguf-f16").metrics
+    assert "why" not in tiny_run.artifact("variants/gguf-q4_k_m").metrics

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from housecall.causal_lm import Batch, label_logits, load_model, make_batches
+from housecall.causal_lm import Batch, label_logits, load_config, load_model, make_batches
 from housecall.chat_template import IGNORE, Encoded
 from housecall.checks.engine import TOP, next_token, running
 from housecall.checks.questions import LaidOut, choices
@@ -130,7 +130,7 @@ class Measure:
 
     def _same_weights(self, gguf: Path) -> bool:
         """Whether a file holds FP16's weights bit for bit: what was computed with those holds."""
-        config = read_json(self._fp16 / "config.json")
+        config = load_config(self._fp16)
         read = read_gguf(gguf, config)
         with open_weights(self._fp16) as weights:
             return all(torch.equal(read(name), weights[name].float()) for name in weights.names)
@@ -272,7 +272,7 @@ def _by_tokens(questions: Sequence[LaidOut]) -> Iterator[list[LaidOut]]:
 def _opened(variant: Path, fp16: Path) -> Iterator[Any]:
     """A variant as a torch model; GGUF files are dequantised into FP16's architecture."""
     if variant.name.startswith("gguf-"):
-        config = read_json(fp16 / "config.json")
+        config = load_config(fp16)
         yield streamed_model(fp16, read_gguf(variant / GGUF_FILE, config))
     elif "quantization_config" in read_json(variant / "config.json"):
         yield load_model(variant)

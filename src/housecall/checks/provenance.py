@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from housecall.artifact import Artifact
-from housecall.steps.base import Weights, open_weights, read_json
+from housecall.steps.base import open_weights, read_json
+from housecall.weights import Weights
 
 _PREFIX = "base_model.model."
 

@@ -16,7 +16,8 @@ from housecall.causal_lm import quiet_libraries
 from housecall.errors import ArtifactError
 from housecall.gguf.files import GgufFile
 from housecall.gguf.llama import gguf_name, hf_name, to_hf_order
-from housecall.steps.base import Weights, read_json
+from housecall.steps.base import read_json
+from housecall.weights import Weights
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a weight by its Hugging Face name, in float32 and in Hugging Face's order of rows."""

@@ -16,8 +16,8 @@ from housecall.commands.base import build_answerer
 from housecall.errors import ConfigError, EngineUnavailable, HousecallError
 from housecall.events import Answer, AnswerRequest, Done, Guarded, Token
 from housecall.lineage import served_model
+from housecall.records import new_id
 from housecall.server.wire import GenerateResponse
-from housecall.sessions import new_id
 from housecall.settings import load_settings
 from housecall.types import Message, Sampling
 

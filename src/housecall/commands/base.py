@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from housecall.answer import Answerer
 from housecall.engines import engine_class
@@ -26,15 +28,42 @@ class Parts(NamedTuple):
 
 def build_parts(model: ServedModel, settings: Settings) -> Parts:
     """Engine (not started), guard and store for a model."""
+    guard = MedicalGuard.load(
+        settings.country, off_topic=settings.off_topic, output=settings.guard_output
+    )
+    engine = _remote(model, settings) if settings.engine_url else _here(model, settings)
+    return Parts(engine, guard, model, SessionStore(settings.database), settings)
+
+
+def remote_model(name: str | None, settings: Settings) -> ServedModel:
+    """What is known of the model of another server: its name at the most."""
+    host = urlsplit(settings.engine_url).hostname or settings.engine_url
+    return ServedModel(
+        name=name or f"remote@{host}", format="remote", sha256="", path=Path(name or "")
+    )
+
+
+def _here(model: ServedModel, settings: Settings) -> Engine:
     engine: Engine = engine_class("llama")(
         model.path,
         n_ctx=settings.ctx,
         parallel=settings.slots,
         threads=settings.threads,
         gpu_layers=settings.gpu_layers,
+        cache_prompt=not settings.deterministic,
     )
-    guard = MedicalGuard.load(settings.country)
-    return Parts(engine, guard, model, SessionStore(settings.database), settings)
+    return engine
+
+
+def _remote(model: ServedModel, settings: Settings) -> Engine:
+    engine: Engine = engine_class("remote")(
+        settings.engine_url,
+        key=settings.engine_key,
+        model=str(model.path) if model.path.name else None,
+        n_ctx=settings.ctx,
+        parallel=settings.slots,
+    )
+    return engine
 
 
 def build_answerer(model: ServedModel, settings: Settings) -> Answerer:

@@ -10,12 +10,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from housecall.config import load_recipe
 from housecall.errors import ArtifactError
 from housecall.lineage import PROMOTED, RUNS, find_run, read_promoted
+from housecall.machine import process_rank
 from housecall.model_card import CARD
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
+from housecall.recipe import load_recipe
 
 
 class Report:
@@ -60,6 +61,8 @@ def step(name: str, run_name: str | None, overrides: tuple[str, ...], as_json: b
 
 
 def _print(made: Run, report: Report, as_json: bool) -> None:
+    if process_rank() > 0:
+        return
     summary = summarise(made)
     if as_json:
         click.echo(json.dumps({**summary, "steps": report.steps}, indent=2, ensure_ascii=False))

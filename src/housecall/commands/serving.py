@@ -13,20 +13,23 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import click
+
 from housecall.commands.asking import say
-from housecall.commands.base import build_answerer, build_parts
+from housecall.commands.base import build_answerer, build_parts, remote_model
 from housecall.commands.showing import print_chain
-from housecall.config import Recipe, load_recipe
+from housecall.config import Recipe
 from housecall.errors import MissingPackage
 from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
 from housecall.locks import serving
 from housecall.pipeline import STEPS, is_done, open_run
 from housecall.progress import console
+from housecall.recipe import load_recipe
+from housecall.records import new_id
 from housecall.server.app import create_app
 from housecall.server.run import bind
 from housecall.server.run import serve as run_server
-from housecall.sessions import new_id
 from housecall.settings import load_settings
 from housecall.types import Message, Sampling
 from housecall.ui.launch import command
@@ -36,9 +39,12 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
     """The API for one model, until it is told to stop."""
     settings = load_settings(**flags)
     listener = bind(settings.host, settings.port)
-    model = served_model(name, ungated=ungated)
+    remote = bool(settings.engine_url)
+    model = remote_model(name, settings) if remote else served_model(name, ungated=ungated)
+    if remote:
+        click.echo(f"housecall: {settings.engine_url} answers, and no gate has seen it", err=True)
     app = create_app(*build_parts(model, settings))
-    with nullcontext() if model.run is None else serving(model.path.parents[2]):
+    with nullcontext() if remote or model.run is None else serving(model.path.parents[2]):
         run_server(app, settings, listener)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from housecall.artifact import MANIFEST, Artifact
-from housecall.errors import DataError, NotFound
+from housecall.errors import NotFound
 from housecall.lineage import (
     PROMOTED,
     RECIPE,
@@ -28,7 +28,8 @@ from housecall.lineage import (
     served_model,
 )
 from housecall.machine import describe_machine
-from housecall.sessions import AnswerRecord, SessionStore
+from housecall.records import AnswerRecord
+from housecall.sessions import SessionStore
 from housecall.settings import load_settings
 
 _HIDDEN = (
@@ -134,47 +135,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
     return str(value)
-
-
-def guard_text(text: str, as_json: bool) -> None:
-    """What the guard finds in one text."""
-    from housecall.guard import MedicalGuard
-
-    result = MedicalGuard.load(load_settings().country).check(text)
-    if as_json:
-        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False))
-        return
-    click.echo(f"level: {result.level}")
-    for match in result.matches:
-        click.echo(f"  {match.rule} ({match.assertion}): {match.text!r}")
-    if result.message:
-        click.echo(result.message)
-
-
-def guard_file(file: str) -> None:
-    """One JSON object a line in, the same with ``guard`` added out."""
-    from housecall.guard import MedicalGuard
-
-    guard = MedicalGuard.load(load_settings().country)
-    try:
-        with click.open_file(file, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    row = _row(line, f"{file}:{number}")
-                    row["guard"] = guard.check(row["text"]).as_dict()
-                    click.echo(json.dumps(row, ensure_ascii=False))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: can't be read: {error}") from error
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise DataError(f"{where}: needs an object with a text")
-    return row
 
 
 def doctor(as_json: bool) -> None:

@@ -11,6 +11,7 @@ from housecall.errors import ConfigError, MissingPackage
 _ENGINES = {
     # name: (module, class, package that must be there, what pip installs it)
     "llama": ("housecall.engines.llama", "LlamaEngine", "xllamacpp", "housecall"),
+    "remote": ("housecall.engines.remote", "RemoteEngine", None, "housecall"),
     "hf": ("housecall.engines.hf", "HfEngine", "transformers", "'housecall[train]'"),
     "fake": ("housecall.engines.fake", "FakeEngine", None, "housecall"),
 }

@@ -58,6 +58,11 @@ class Engine(Protocol):
         """What is running; valid after ``start``."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """How often it died and was started again."""
+        ...
+
     async def start(self) -> None:
         """Load the model and wait until it answers.
 

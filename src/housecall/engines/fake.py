@@ -117,6 +117,11 @@ class FakeEngine:
         """What is running."""
         return self._info
 
+    @property
+    def restarts(self) -> int:
+        """It never dies."""
+        return 0
+
     async def start(self) -> None:
         """Nothing to load."""
         self._running = True

@@ -45,6 +45,11 @@ class HfEngine:
         assert self._info is not None, "the engine was not started"
         return self._info
 
+    @property
+    def restarts(self) -> int:
+        """It runs in this process."""
+        return 0
+
     async def start(self) -> None:
         """Load the model. Raises EngineError when the folder can't be loaded."""
         async with self._slot:

@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 
 from housecall.engines.base import END_OF_GENERATION, EngineInfo
+from housecall.engines.llama_file import check_file
 from housecall.engines.llama_process import LlamaConfig, LlamaProcess
 from housecall.engines.llama_wire import (
     compact,
     completion_request,
     encode,
     error_from,
+    lines_of,
     parse_event,
 )
 from housecall.errors import (
@@ -44,6 +46,7 @@ class LlamaEngine:
     once; further streams wait their turn. ``threads`` None takes the cores this process may use.
     ``cache_reuse`` lets the engine shift its cache when old turns are dropped, which is faster
     and an approximation. ``prompt_cache_mib`` of memory keep conversations that lost their slot.
+    ``cache_prompt`` False reads every prompt anew: with one slot, a request then gives one text.
 
     A child that dies is started again with growing delays; until then streams and tokenising
     raise EngineUnavailable. Of a character made of several tokens, ``Chunk.ids`` has the last
@@ -60,6 +63,7 @@ class LlamaEngine:
         gpu_layers: int = 0,
         cache_reuse: bool = False,
         prompt_cache_mib: int = 512,
+        cache_prompt: bool = True,
     ) -> None:
         self._config = LlamaConfig(
             model=str(model),
@@ -68,8 +72,9 @@ class LlamaEngine:
             threads=threads or cpu_count(),
             gpu_layers=gpu_layers,
             cache_reuse=cache_reuse,
-            prompt_cache_mib=prompt_cache_mib,
+            prompt_cache_mib=prompt_cache_mib if cache_prompt else 0,
         )
+        self._cache_prompt = cache_prompt
         self._process: LlamaProcess | None = None
         self._client: httpx.AsyncClient | None = None
         self._info: EngineInfo | None = None
@@ -77,6 +82,7 @@ class LlamaEngine:
         self._slots = asyncio.Semaphore(parallel)
         self._template_ids: dict[str, list[int]] = {}
         self._good_schemas: set[str] = set()
+        self._restarts = 0
         self._closed = False
 
     @property
@@ -86,6 +92,11 @@ class LlamaEngine:
         return self._info
 
     @property
+    def restarts(self) -> int:
+        """How often the child died and was started again."""
+        return self._restarts
+
+    @property
     def pid(self) -> int | None:
         """Process id of the child, to look at it from outside."""
         return self._process.pid if self._process else None
@@ -93,8 +104,10 @@ class LlamaEngine:
     async def start(self) -> None:
         """Start the child, load the model and wait until it answers.
 
-        Raises EngineError, with the child's own words, when the model can't be loaded.
+        Raises ArtifactError for a file that native code is not given, and EngineError, with the
+        child's own words, when the model can't be loaded.
         """
+        await asyncio.to_thread(check_file, Path(self._config.model))
         await self._launch()
         self._info = await self._read_info()
         self._supervisor = asyncio.create_task(self._supervise())
@@ -140,7 +153,7 @@ class LlamaEngine:
         room = self.info.n_ctx - len(prompt)
         if room < 1:
             raise ContextLengthExceeded(len(prompt), self.info.n_ctx)
-        body = completion_request(prompt, sampling, room)
+        body = completion_request(prompt, sampling, room, cache=self._cache_prompt)
         async with self._slots:
             if sampling.json_schema is not None:
                 await self._check_schema(sampling.json_schema)
@@ -150,7 +163,7 @@ class LlamaEngine:
                 ) as response:
                     if not response.is_success:
                         raise error_from(json.loads(await response.aread()))
-                    async for line in response.aiter_lines():
+                    async for line in lines_of(response.aiter_bytes()):
                         if chunk := parse_event(line):
                             yield chunk
                         if chunk and chunk.finish_reason:
@@ -249,6 +262,7 @@ class LlamaEngine:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
             started = monotonic()
+            self._restarts += 1
             try:
                 await self._launch()
             except EngineError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from housecall.errors import ContextLengthExceeded, EngineError, EngineUnavailable
@@ -15,13 +15,15 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def completion_request(prompt: Sequence[int], sampling: Sampling, room: int) -> dict[str, Any]:
+def completion_request(
+    prompt: Sequence[int], sampling: Sampling, room: int, *, cache: bool = True
+) -> dict[str, Any]:
     """The body for /completion; ``room`` is what the window leaves for the answer, in tokens."""
     body: dict[str, Any] = {
         "prompt": list(prompt),
         "stream": True,
         "return_tokens": True,
-        "cache_prompt": True,
+        "cache_prompt": cache,
         # Something must be written while a prompt is read: a failing write is how the engine
         # notices that the caller has gone.
         "return_progress": True,
@@ -47,6 +49,20 @@ def compact(schema: Mapping[str, Any]) -> dict[str, Any]:
     """
     spacing = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     return {"x-guidance": spacing, **schema}
+
+
+async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The lines of a stream, which end at line feeds only.
+
+    httpx also ends them at U+2028 and others, which the engine writes into its JSON as they are.
+    """
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").removesuffix("\r")
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 def parse_event(line: str) -> Chunk | None:

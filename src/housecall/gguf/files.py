@@ -14,65 +14,69 @@ import numpy as np
 from gguf import (
     GGML_QUANT_SIZES,
     GGMLQuantizationType,
-    GGUFReader,
     GGUFWriter,
     quant_shape_to_byte_shape,
 )
-from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from housecall.errors import ArtifactError
+from housecall.gguf.header import read_header
+from housecall.gguf.kernels import quantize
 
 _RAW = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
 
 
 class GgufFile:
-    """An open GGUF file. Raises ArtifactError when it is not one, or is cut short."""
+    """A GGUF file whose tensors are read one at a time. Raises ArtifactError as ``read_header``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._reader = GGUFReader(path)
-            skip = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")
-            self.fields: dict[str, Any] = {
-                name: field.contents()
-                for name, field in self._reader.fields.items()
-                if name not in skip
-            }
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such file") from None
-        except Exception as error:  # the reader raises what its parsing runs into
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ArtifactError(f"{path}: not a readable GGUF file ({reason})") from error
-        self._tensors = {t.name: t for t in self._reader.tensors}
+        header = read_header(path)
+        self.fields: dict[str, Any] = header.fields
+        self._tensors = {tensor.name: tensor for tensor in header.tensors}
 
     @property
     def names(self) -> list[str]:
         """Tensor names in file order."""
         return list(self._tensors)
 
+    def dims(self, name: str) -> tuple[int, ...]:
+        """Dimensions as in torch."""
+        return self._tensors[name].dims
+
     def type_of(self, name: str) -> GGMLQuantizationType:
         """The type a tensor is stored in."""
-        return GGMLQuantizationType(self._tensors[name].tensor_type)
+        return GGMLQuantizationType(self._tensors[name].kind)
+
+    @property
+    def quantized(self) -> bool:
+        """True when some of its weights lie on a grid."""
+        plain = (*_RAW, GGMLQuantizationType.BF16)
+        return any(self.type_of(name) not in plain for name in self._tensors)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A tensor's weights as float32, in torch's order of dimensions.
 
         Raises ArtifactError for a type that holds no weights.
         """
-        tensor = self._tensors[name]
-        shape = tuple(int(n) for n in reversed(tensor.shape))
-        kind = self.type_of(name)
-        if kind in _RAW or kind == GGMLQuantizationType.BF16:
-            return np.asarray(dequantize(tensor.data, kind), dtype=np.float32).reshape(shape)
-        rows, row = math.prod(shape[:-1]), shape[-1]
+        entry, kind = self._tensors[name], self.type_of(name)
+        count = entry.nbytes
+        raw = np.fromfile(self._path, dtype=np.uint8, count=count, offset=entry.start)
+        if kind in _RAW:
+            return raw.view(_RAW[kind]).astype(np.float32, copy=False).reshape(entry.dims)
+        if kind == GGMLQuantizationType.BF16:
+            return (
+                (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(entry.dims)
+            )
+        rows, row = math.prod(entry.dims[:-1]), entry.dims[-1]
+        weights = np.empty(entry.dims, dtype=np.float32)
         try:
-            floats = libgguf.dequantize_rows_raw(kind, np.ascontiguousarray(tensor.data), rows, row)
+            libgguf.dequantize_rows_into_raw(kind, raw, weights, rows, row)
         except ValueError as error:
             raise ArtifactError(
                 f"{self._path}: tensor {name} is of type {kind.name}, which can't be read here"
             ) from error
-        return np.frombuffer(floats, dtype=np.float32).reshape(shape)
+        return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +94,39 @@ class TensorInfo:
         return math.prod(self.dims) // int(block) * int(size)
 
 
+def empty(target: TensorInfo) -> NDArray[Any]:
+    """Room for a packed tensor: shaped as in torch, of float32, float16, or bytes."""
+    if target.kind in _RAW:
+        return np.empty(target.dims, dtype=_RAW[target.kind])
+    return np.empty(quant_shape_to_byte_shape(target.dims, target.kind), dtype=np.uint8)
+
+
+def pack_rows(
+    rows: NDArray[np.float32],
+    kind: GGMLQuantizationType,
+    out: NDArray[Any],
+    importance: NDArray[np.float32] | None = None,
+) -> None:
+    """Pack rows into ``out``, a part of what ``empty`` gave.
+
+    ``importance`` weighs the columns of a row (llama.cpp's imatrix).
+    """
+    if kind in _RAW:
+        out[...] = rows
+    else:
+        quantize(kind, rows, out, importance)
+
+
 def pack(
     weights: NDArray[np.float32],
     kind: GGMLQuantizationType,
     importance: NDArray[np.float32] | None = None,
 ) -> NDArray[Any]:
-    """The bytes of one tensor; ``importance`` weighs the columns of a row (llama.cpp's imatrix).
-
-    Returns an array shaped as in torch, of float32, float16, or bytes.
-    """
-    if kind in _RAW:
-        return np.ascontiguousarray(weights, dtype=_RAW[kind])
-    rows, row = math.prod(weights.shape[:-1]), weights.shape[-1]
-    raw = libgguf.quantize_rows_raw(kind, np.ascontiguousarray(weights), rows, row, importance)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(*weights.shape[:-1], -1)
+    """The bytes of one whole tensor, as ``empty`` shapes them."""
+    out = empty(TensorInfo("", weights.shape, kind))
+    rows = np.ascontiguousarray(weights).reshape(-1, weights.shape[-1])
+    pack_rows(rows, kind, out.reshape(len(rows), -1), importance)
+    return out
 
 
 def write_gguf(

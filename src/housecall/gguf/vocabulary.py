@@ -16,17 +16,40 @@ from gguf import SpecialVocab, TokenType
 from sentencepiece import SentencePieceProcessor
 
 from housecall.errors import ArtifactError
+from housecall.gguf.llama import architecture
 
 # It warns of what a template for pairs of texts holds, which no causal model uses.
 logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
 
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _split(regex: str) -> dict[str, Any]:
+    pattern = {"Regex": regex}
+    return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+
+
+def _bytes(*, use_regex: bool) -> dict[str, Any]:
+    prefix = {"add_prefix_space": False, "trim_offsets": True}
+    return {"type": "ByteLevel", **prefix, "use_regex": use_regex}
+
+
+def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
 # llama.cpp's name of a way to cut text before byte-pair merging: how tokenizer.json spells it.
 _PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
-    "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]},
-    "gpt-2": _BYTES,
+    "smollm": _sequence({"type": "Digits", "individual_digits": True}, _bytes(use_regex=True)),
+    "gpt-2": _bytes(use_regex=True),
+    "llama-bpe": _sequence(_split(_WORDS + "{1,3}" + _REST), _bytes(use_regex=False)),
+    "qwen2": _sequence(_split(_WORDS + _REST), _bytes(use_regex=False)),
 }
+# Those that take a word which is a token as that token, whatever the merges say.
+_IGNORE_MERGES = ("llama-bpe",)
+# Those that llama.cpp knows to be used with text in this form, which it does not make itself.
+_NORMALIZERS = {"qwen2": ({"type": "NFC"},)}
 _SPECIAL = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _NEEDED = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges")
 _LONG = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # as GGUF spells them
@@ -37,20 +60,41 @@ def gguf_vocabulary(folder: Path, vocab_size: int) -> dict[str, Any]:
 
     Raises ArtifactError for a tokenizer that can't be converted here.
     """
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    if (folder / "tokenizer.model").exists():
-        keys = _sentencepiece(folder, tokenizer, vocab_size)
-    else:
-        keys = _byte_pair(folder, tokenizer, vocab_size)
-    special = SpecialVocab(folder, n_vocab=vocab_size)  # the official converter's own reading
+    tokenizer = _read(folder / "tokenizer.json")
+    pieces = (folder / "tokenizer.model").exists()
+    make = _sentencepiece if pieces else _byte_pair
+    keys = make(folder, tokenizer, vocab_size)
+    # The official converter's own reading.
+    special = SpecialVocab(folder, load_merges=not pieces, n_vocab=vocab_size)
+    if not pieces:
+        keys["tokenizer.ggml.merges"] = special.merges
     for name, index in special.special_token_ids.items():
         keys[f"tokenizer.ggml.{_LONG.get(name, name)}_token_id"] = index
     for name, added in special.add_special_token.items():
         keys[f"tokenizer.ggml.add_{name}_token"] = added
+    if _is_llama(folder):
+        prefix = _read(folder / "tokenizer_config.json").get("add_prefix_space")
+        if prefix is not None:
+            keys["tokenizer.ggml.add_space_prefix"] = prefix
+        if vocab_size == _GRANITE_SIZE:
+            keys["tokenizer.ggml.add_bos_token"] = False
     template = chat_template(folder)
     if template is not None:
         keys["tokenizer.chat_template"] = template
     return keys
+
+
+# The official converter knows Granite's small models, and so SmolLM, by the size alone.
+_GRANITE_SIZE = 49_152
+
+
+def _is_llama(folder: Path) -> bool:
+    return architecture(_read(folder / "config.json")) == "llama"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return value
 
 
 def chat_template(folder: Path) -> str | None:
@@ -58,21 +102,18 @@ def chat_template(folder: Path) -> str | None:
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8")
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    template = settings.get("chat_template")
+    template = _read(folder / "tokenizer_config.json").get("chat_template")
     return template if isinstance(template, str) else None
 
 
 def _byte_pair(folder: Path, tokenizer: Mapping[str, Any], size: int) -> dict[str, Any]:
     model = tokenizer["model"]
-    pre = next(
-        (name for name, spelt in _PRE_TOKENIZERS.items() if spelt == tokenizer["pre_tokenizer"]),
-        None,
-    )
-    if model["type"] != "BPE" or pre is None or tokenizer["normalizer"] is not None:
+    pre = _pre_tokenizer(tokenizer)
+    if model["type"] != "BPE" or pre is None:
         raise ArtifactError(
-            f"{folder / 'tokenizer.json'}: this kind of tokenizer can't be converted here: use "
-            "llama.cpp's convert_hf_to_gguf.py and pass the file to  housecall serve"
+            f"{folder / 'tokenizer.json'}: not a kind of tokenizer that can be converted here "
+            f"(BPE cut as by {', '.join(_PRE_TOKENIZERS)}, or SentencePiece with tokenizer.model): "
+            "use llama.cpp's convert_hf_to_gguf.py and run  housecall serve FILE.gguf"
         )
     tokens, types = _slots(size)
     for text, index in model["vocab"].items():
@@ -85,15 +126,32 @@ def _byte_pair(folder: Path, tokenizer: Mapping[str, Any], size: int) -> dict[st
         "tokenizer.ggml.pre": pre,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [int(t) for t in types],
-        "tokenizer.ggml.merges": [
-            m if isinstance(m, str) else " ".join(m) for m in model["merges"]
-        ],
     }
+
+
+def _pre_tokenizer(tokenizer: Mapping[str, Any]) -> str | None:
+    """llama.cpp's name for what a tokenizer does before merging, if it does the very same."""
+    ways = {name: _meaning(spelt) for name, spelt in _PRE_TOKENIZERS.items()}
+    found = _meaning(tokenizer["pre_tokenizer"])
+    name = next((name for name, way in ways.items() if way == found), None)
+    if name is None or tokenizer["normalizer"] not in (None, *_NORMALIZERS.get(name, ())):
+        return None
+    ignores = bool(tokenizer["model"].get("ignore_merges"))
+    return name if ignores == (name in _IGNORE_MERGES) else None
+
+
+def _meaning(spelt: Any) -> Any:
+    """A pre-tokenizer without what does not change where it cuts."""
+    if not isinstance(spelt, dict):
+        return spelt
+    if spelt.get("type") == "Sequence":
+        return [_meaning(step) for step in spelt["pretokenizers"]]
+    return [{key: value for key, value in spelt.items() if key != "trim_offsets"}]
 
 
 def _sentencepiece(folder: Path, tokenizer: Mapping[str, Any], size: int) -> dict[str, Any]:
     model = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings = _read(folder / "tokenizer_config.json")
     tokens, types = _slots(size)
     scores = [-10_000.0] * size
     for index in range(min(model.vocab_size(), size)):
@@ -105,16 +163,13 @@ def _sentencepiece(folder: Path, tokenizer: Mapping[str, Any], size: int) -> dic
         if index < size:  # some tokenizers have a padding token that the model has no row for
             tokens[index], types[index] = _added(token)
             scores[index] = -1000.0
-    keys = {
+    return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": scores,
         "tokenizer.ggml.token_type": [int(t) for t in types],
     }
-    if settings.get("add_prefix_space") is not None:
-        keys["tokenizer.ggml.add_space_prefix"] = settings["add_prefix_space"]
-    return keys
 
 
 def _piece_type(model: Any, index: int) -> TokenType:
@@ -197,7 +252,7 @@ def hf_tokenizer(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": pre in _IGNORE_MERGES,
             "vocab": {text: i for i, text in enumerate(tokens)},
             "merges": [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]],
         },

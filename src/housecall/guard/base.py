@@ -28,6 +28,7 @@ class GuardResult:
     """What the guard found in one message.
 
     ``message`` is what the user is told before anything else, empty when there is nothing to say.
+    ``covered`` is False when the message is in a language that there are no rules for.
     """
 
     level: Level = "none"
@@ -35,6 +36,7 @@ class GuardResult:
     language: str = "und"
     message: str = ""
     output: tuple[dict[str, Any], ...] = ()
+    covered: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as they go over the wire."""
@@ -44,8 +46,27 @@ class GuardResult:
         }
 
 
+class AnswerReader(Protocol):
+    """Reads what the model says as it streams; ``stopped`` is True when it must end."""
+
+    stopped: bool
+
+    @property
+    def findings(self) -> tuple[dict[str, Any], ...]:
+        """The ``output`` of the guard's result."""
+        ...
+
+    def read(self, piece: str) -> str:
+        """Take a piece of the stream; returns what may be sent now."""
+        ...
+
+    def close(self) -> str:
+        """The end of the stream; returns what was still held back."""
+        ...
+
+
 class Guard(Protocol):
-    """Reads a user's message before a model does."""
+    """Reads a user's message before a model does, and the answer while it comes."""
 
     @property
     def version(self) -> str:
@@ -54,4 +75,8 @@ class Guard(Protocol):
 
     def check(self, text: str, history: Sequence[Message] = ()) -> GuardResult:
         """Read one message; ``history`` is the conversation before it."""
+        ...
+
+    def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> AnswerReader:
+        """A reader for the answer to the last of ``messages``, which ``result`` is about."""
         ...

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from housecall.guard.base import Assertion, GuardMatch
 from housecall.guard.context import Context
 from housecall.guard.packs import Rule
-from housecall.guard.rules import CONCEPT, RULE, UNLESS, RuleSet
+from housecall.guard.rules import CONCEPT, RULE, UNLESS, RuleSet, Sum
 from housecall.guard.search import Hit
+from housecall.guard.text import Token
 
 ALARMING: frozenset[Assertion] = frozenset({"present", "other_person"})
 """A finding in someone else who has it now is an emergency too."""
+
+SUM_REACH = 40
+"""Words between the parts of a combination: in a long history any two symptoms meet by chance."""
+
+CONTEXT_REACH = 60
+"""Words around a finding in which cues are looked for; none of the scopes is wider."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,23 +37,30 @@ class _Found:
 class Matcher:
     """Reads one message with a set of rules."""
 
-    def __init__(self, rules: RuleSet, message: str) -> None:
+    def __init__(self, rules: RuleSet, message: str, tokens: Sequence[Token]) -> None:
         self._rules = rules
-        self._text = rules.read_text(message)
+        self._text = rules.read(message, tokens)
         self._hits = rules.search.find(self._text)
-        self._context = Context(self._text, self._hits)
+        self._by_concept: defaultdict[str, list[Hit]] = defaultdict(list)
+        for hit in self._hits:
+            if hit.kind == CONCEPT:
+                self._by_concept[hit.name].append(hit)
 
-    @property
-    def words(self) -> Sequence[str]:
-        """The words of the message."""
-        return self._text.words
+    @cached_property
+    def _context(self) -> Context:
+        """Made when the first finding is read: most messages have none."""
+        near = 0
+        for hit in self._hits:
+            first = max(0, hit.start - CONTEXT_REACH)
+            near |= (1 << (hit.end + CONTEXT_REACH)) - (1 << first)
+        return Context(self._text, self._rules.cues.find(self._text, near))
 
     def concepts(self) -> frozenset[str]:
         """The concepts that the message asserts."""
         return frozenset(
-            hit.name
-            for hit in self._hits
-            if hit.kind == CONCEPT and self._context.read(hit.start, hit.end) in ALARMING
+            name
+            for name, hits in self._by_concept.items()
+            if any(self._asserted(hit) for hit in hits)
         )
 
     def matches(self, earlier: Collection[str] = frozenset()) -> list[GuardMatch]:
@@ -55,48 +70,80 @@ class Matcher:
             for hit in self._hits
             if hit.kind == RULE
         ]
-        found.extend(self._combined(earlier))
+        for one in self._rules.sums:
+            if combined := self._sum(one, earlier):
+                found.append(combined)
         return [self._match(one) for one in _widest(self._not_taken_back(found))]
 
+    def _asserted(self, hit: Hit) -> bool:
+        return hit.flood or self._read_concept(None, hit) in ALARMING
+
     def _read(self, rule: Rule, hit: Hit) -> Assertion:
+        if hit.flood:  # said again and again: not all places were read
+            return "present"
         assertion = self._context.read(hit.start, hit.end)
         return "present" if assertion in rule.not_lowered_by else assertion
 
-    def _combined(self, earlier: Collection[str]) -> Iterable[_Found]:
-        by_concept: defaultdict[str, list[Hit]] = defaultdict(list)
-        for hit in self._hits:
-            if hit.kind == CONCEPT:
-                by_concept[hit.name].append(hit)
-        for rule_id, names in self._rules.combinations:
-            here = [name for name in names if name in by_concept]
-            if here and all(name in by_concept or name in earlier for name in names):
-                yield self._combination(self._rules.rules[rule_id], here, by_concept)
+    def _read_concept(self, rule: Rule | None, hit: Hit) -> Assertion:
+        assertion = self._context.read(hit.start, hit.end)
+        if assertion == "past" and hit.name in self._rules.background:
+            return "present"
+        lowered_by_nothing = rule is not None and assertion in rule.not_lowered_by
+        return "present" if lowered_by_nothing or hit.flood else assertion
 
-    def _combination(
-        self, rule: Rule, names: Iterable[str], by_concept: Mapping[str, list[Hit]]
-    ) -> _Found:
-        """One match over all its parts: it alarms when each part does."""
-        parts = [self._best(rule, by_concept[name]) for name in names]
-        readings = [self._read(rule, part) for part in parts]
+    def _sum(self, added: Sum, earlier: Collection[str]) -> _Found | None:
+        """One match over the parts that stand near each other; it alarms when enough of them do."""
+        if self._by_concept.keys().isdisjoint(added.concepts):
+            return None
+        here = [name for name in added.concepts if name in self._by_concept]
+        before = sum(name in earlier for name in added.concepts if name not in here)
+        needed = added.at_least - before
+        if not here or len(here) < needed:
+            return None
+        hits = sorted((h for name in here for h in self._by_concept[name]), key=lambda h: h.start)
+        if not _nearest(hits, max(1, needed)):
+            return None
+        rule = self._rules.rules[added.rule]
+        read = {hit: self._read_concept(rule, hit) for hit in hits}
+        alarming = _nearest([hit for hit in hits if read[hit] in ALARMING], max(1, needed))
+        parts = alarming or _nearest(hits, max(1, needed))
+        readings = [read[part] for part in parts]
         lowered = [reading for reading in readings if reading not in ALARMING]
-        assertion = lowered[0] if lowered else max(readings)  # "present" over "other_person"
-        start, end = min(part.start for part in parts), max(part.end for part in parts)
-        return _Found(start, end, rule.id, assertion)
-
-    def _best(self, rule: Rule, hits: Sequence[Hit]) -> Hit:
-        return next((hit for hit in hits if self._read(rule, hit) in ALARMING), hits[0])
+        assertion = lowered[0] if lowered else max(readings)  # present over other_person
+        return _Found(parts[0].start, max(part.end for part in parts), rule.id, assertion)
 
     def _not_taken_back(self, found: Iterable[_Found]) -> Iterable[_Found]:
         taken: defaultdict[str, set[int]] = defaultdict(set)
         for hit in self._hits:
             if hit.kind == UNLESS:
                 taken[hit.name].update(range(hit.start, hit.end))
-        return (one for one in found if taken[one.rule].isdisjoint(range(one.start, one.end)))
+        silent = {
+            rule.id
+            for rule in self._rules.rules.values()
+            if any(name in self._by_concept for name in rule.not_with)
+        }
+        for one in found:
+            if taken[one.rule].isdisjoint(range(one.start, one.end)):
+                lowered = one.rule in silent and one.assertion in ALARMING
+                yield replace(one, assertion="hypothetical") if lowered else one
 
     def _match(self, found: _Found) -> GuardMatch:
         start, end = self._text.span(found.start, found.end)
         text = self._text.original[start:end]
         return GuardMatch(found.rule, text, start, end, found.assertion)
+
+
+def _nearest(hits: Sequence[Hit], count: int) -> list[Hit]:
+    """The first hits of ``count`` concepts that stand within ``SUM_REACH`` words of each other."""
+    for first, hit in enumerate(hits):
+        found: dict[str, Hit] = {}
+        for other in hits[first:]:
+            if other.start - hit.start > SUM_REACH:
+                break
+            found.setdefault(other.name, other)
+            if len(found) == count:
+                return list(found.values())
+    return []
 
 
 def _widest(found: Iterable[_Found]) -> list[_Found]:

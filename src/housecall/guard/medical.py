@@ -7,53 +7,100 @@ written by the project and not reviewed by clinicians (docs/guard.md).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Literal
 
 from housecall.errors import ConfigError
-from housecall.guard.base import GuardResult, Level
+from housecall.guard.base import GuardMatch, GuardResult, Level
+from housecall.guard.languages import UNKNOWN, Detected, Detector
 from housecall.guard.matcher import ALARMING, Matcher
 from housecall.guard.messages import Messages, load_messages
+from housecall.guard.output import OutputPolicy, OutputReader
+from housecall.guard.packs import Rule
 from housecall.guard.rules import RuleSet, load_rules
+from housecall.guard.text import Token, split
 from housecall.types import Message
 
-_CODE_VERSION = 1
+_CODE_VERSION = 2
 """Raised whenever the code reads the same packs in another way."""
 
-_LANGUAGE = "en"
-_ORDER: tuple[Level, ...] = ("crisis", "emergency", "dose")
+PARAGRAPH = "\n\n"
+"""What stands between the guard's message and the model's text."""
+
+_FIRST_LANGUAGE = "en"
+_ORDER: tuple[Level, ...] = ("crisis", "emergency", "dose", "off_topic")
 _EARLIER_TURNS = 3
-_FUNCTION_WORD_SHARE = 0.15
+_SHORTEST_UNKNOWN = 5
+"""Words of a message from which on it says something that no language was recognised."""
+
+OffTopic = Literal["allow", "warn", "refuse"]
 
 
 class MedicalGuard:
     """Finds emergencies, crises and questions about doses in what a user writes."""
 
-    def __init__(self, rules: RuleSet, messages: Messages, version: str) -> None:
-        self._rules = rules
+    def __init__(
+        self,
+        rules: Sequence[RuleSet],
+        detector: Detector,
+        messages: Messages,
+        version: str,
+        off_topic: OffTopic = "allow",
+        output: OutputPolicy = "mark",
+    ) -> None:
+        self._rules = {one.language: one for one in rules}
+        self._detector = detector
         self._messages = messages
         self._version = version
-        for rule in rules.rules.values():
-            name = rule.message or rule.level
-            if name not in messages:
-                raise ConfigError(f"guard rule {rule.id!r}: messages.yaml has no message {name!r}")
+        self._off_topic = off_topic
+        self._output = output
+        for language, one in self._rules.items():
+            for rule in one.rules.values():
+                name = rule.message or rule.level
+                if not messages.has(name, language):
+                    raise ConfigError(
+                        f"guard rule {rule.id!r} ({language}): messages.yaml has no message "
+                        f"{name!r} in this language"
+                    )
 
     @classmethod
-    def load(cls, country: str | None = None, folder: Traversable | None = None) -> MedicalGuard:
+    def load(
+        cls,
+        country: str | None = None,
+        folder: Traversable | None = None,
+        off_topic: OffTopic = "allow",
+        output: OutputPolicy = "mark",
+    ) -> MedicalGuard:
         """The guard with the shipped rules, or those in ``folder`` (laid out alike).
 
         ``country`` is a code of two letters; without it, or for a country whose numbers are not
-        known here, messages say "your local emergency number".
+        known here, messages say "your local emergency number". ``off_topic`` says what becomes of
+        a message that is about something else than health: nothing, a warning, a refusal.
+        ``output`` is what becomes of a dangerous sentence in the model's answer.
 
         Raises ConfigError when anything in the packs is wrong: a guard is never silently off.
         """
         folder = resources.files("housecall.guard") if folder is None else folder
-        packs = folder / "packs" / _LANGUAGE
-        if not packs.is_dir():
-            raise ConfigError(f"guard folder {folder}: no packs/{_LANGUAGE}: reinstall housecall")
-        file = folder / "messages.yaml"
-        return cls(load_rules(packs), load_messages(file, country), _version(packs, file))
+        packs = folder / "packs"
+        if not (packs / _FIRST_LANGUAGE).is_dir():
+            raise ConfigError(
+                f"guard folder {folder}: no packs/{_FIRST_LANGUAGE}: reinstall housecall"
+            )
+        folders = sorted((one for one in packs.iterdir() if one.is_dir()), key=lambda f: f.name)
+        folders.sort(key=lambda one: one.name != _FIRST_LANGUAGE)
+        rules = [load_rules(one) for one in folders]
+        names = {one.language: one.function_words for one in rules}
+        files = [folder / "languages.yaml", folder / "messages.yaml"]
+        return cls(
+            rules,
+            Detector(names, files[0]),
+            load_messages(files[1], country),
+            _version([*folders, *files]),
+            off_topic,
+            output,
+        )
 
     @property
     def version(self) -> str:
@@ -67,34 +114,63 @@ class MedicalGuard:
         stiff neck now and the headache of the turn before are read together. Places are always
         those in ``text``.
         """
-        matcher = Matcher(self._rules, text)
-        matches = matcher.matches(self._earlier_concepts(history))
-        fired = dict.fromkeys(match.rule for match in matches if match.assertion in ALARMING)
-        rules = [self._rules.rules[rule] for rule in fired]
-        levels = {rule.level for rule in rules}
+        tokens = split(text)
+        detected = self._detector.detect(text, tokens)
+        asked = [message.content for message in history if message.role == "user"]
+        earlier = [(said, split(said)) for said in asked[-_EARLIER_TURNS:]]
+        matches: list[GuardMatch] = []
+        fired: dict[tuple[str, str], Rule] = {}
+        for language in detected.read:
+            rules = self._rules[language]
+            before = frozenset[str]().union(
+                *(Matcher(rules, said, words).concepts() for said, words in earlier)
+            )
+            for match in Matcher(rules, text, tokens).matches(before):
+                rule = rules.rules[match.rule]
+                if rule.level == "off_topic" and self._off_topic == "allow":
+                    continue
+                matches.append(match)
+                if match.assertion in ALARMING:
+                    fired[language, match.rule] = rule
+        levels = {rule.level for rule in fired.values()}
         return GuardResult(
             level=next((level for level in _ORDER if level in levels), "none"),
-            matches=tuple(matches),
-            language=self._language(matcher.words),
-            message=self._messages.compose(rules),
+            matches=tuple(sorted(matches, key=lambda match: (match.start, -match.end))),
+            language=detected.language,
+            message=self._message(detected.language, fired),
+            covered=self._covers(detected, tokens),
         )
 
-    def _earlier_concepts(self, history: Sequence[Message]) -> frozenset[str]:
-        asked = [message.content for message in history if message.role == "user"]
-        turns = (Matcher(self._rules, text).concepts() for text in asked[-_EARLIER_TURNS:])
-        return frozenset().union(*turns)
+    def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> OutputReader:
+        """Reads the answer to the last of ``messages``, which ``result`` is about."""
+        return OutputReader(
+            "\n".join(message.content for message in messages),
+            urgent=result.level in ("emergency", "crisis"),
+            policy=self._output,
+            offset=len(result.message) + len(PARAGRAPH) if result.message else 0,
+        )
 
-    def _language(self, words: Sequence[str]) -> str:
-        """The language of the rules if enough of its function words are there, else ``und``."""
-        known = sum(word in self._rules.function_words for word in words)
-        enough = known and known >= _FUNCTION_WORD_SHARE * len(words)
-        return self._rules.language if enough else "und"
+    def _message(self, detected: str, fired: dict[tuple[str, str], Rule]) -> str:
+        """In the language of the message, if rules of that language fired."""
+        languages = [language for language, _ in fired]
+        language = detected if detected in languages else next(iter(languages), _FIRST_LANGUAGE)
+        own = [rule for (name, _), rule in fired.items() if name == language]
+        urgent = {rule.level for rule in fired.values()} - {rule.level for rule in own}
+        others = [rule for rule in fired.values() if rule.level in urgent]
+        return self._messages.compose([*own, *others], language)
+
+    def _covers(self, detected: Detected, tokens: Sequence[Token]) -> bool:
+        if detected.language != UNKNOWN:
+            return detected.language in self._rules
+        return bool(detected.read) and len(tokens) < _SHORTEST_UNKNOWN
 
 
-def _version(packs: Traversable, messages: Traversable) -> str:
+def _version(places: Iterable[Traversable]) -> str:
     """The code's number and a hash of all files that decide an answer."""
     digest = hashlib.sha256()
-    files = [file for file in packs.iterdir() if file.name.endswith(".yaml")]
-    for file in [*sorted(files, key=lambda file: file.name), messages]:
-        digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    for place in places:
+        files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda f: f.name)
+        for file in files:
+            if file.name.endswith((".yaml", ".txt")):
+                digest.update(f"{place.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
     return f"{_CODE_VERSION}-{digest.hexdigest()[:16]}"

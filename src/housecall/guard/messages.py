@@ -12,7 +12,8 @@ from pydantic import Field
 from housecall.errors import ConfigError
 from housecall.guard.packs import Rule, Strict, read_yaml
 
-_ORDER = ("crisis", "emergency", "dose")
+_ORDER = ("crisis", "emergency", "dose", "off_topic")
+_MOST_SIGNS = 4
 
 
 class CrisisLine(Strict):
@@ -33,57 +34,62 @@ class Country(Strict):
     crisis: CrisisLine | None = None
 
 
-class Unknown(Strict):
-    """What stands in for the numbers of a country that is not known."""
+class Texts(Strict):
+    """The texts of one language; ``emergency_number`` and ``crisis_line`` stand in for numbers."""
 
     emergency_number: str
     crisis_line: str
+    last_or: str
+    messages: Annotated[dict[str, str], Field(min_length=1)]
 
 
 class MessageFile(Strict):
     """``messages.yaml``."""
 
     review: str
-    unknown: Unknown
-    messages: Annotated[dict[str, str], Field(min_length=1)]
+    languages: Annotated[dict[str, Texts], Field(min_length=1)]
     countries: dict[str, Country]
 
 
 class Messages:
-    """The messages of one country."""
+    """The messages for one country, in all languages."""
 
     def __init__(self, file: MessageFile, country: str | None) -> None:
-        self._texts = {name: text.strip() for name, text in file.messages.items()}
-        self._numbers = file.unknown.model_dump()
-        if known := _country(file, country):
-            self._numbers["emergency_number"] = known.emergency
-            if known.crisis:
-                self._numbers["crisis_line"] = known.crisis.text
-        for name in self._texts:
-            try:
-                self._text(name, [])
-            except (KeyError, IndexError, ValueError) as error:
-                raise ConfigError(
-                    f"guard file messages.yaml: message {name!r}: {error}: only {{signs}}, "
-                    "{emergency_number} and {crisis_line} may stand in braces"
-                ) from error
+        self._languages = file.languages
+        self._country = _country(file, country)
+        for language, texts in file.languages.items():
+            for name in texts.messages:
+                try:
+                    self._text(language, name, [])
+                except (KeyError, IndexError, ValueError) as error:
+                    raise ConfigError(
+                        f"guard file messages.yaml: {language}: message {name!r}: {error}: only "
+                        "{signs}, {emergency_number} and {crisis_line} may stand in braces"
+                    ) from error
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._texts
+    def has(self, name: str, language: str) -> bool:
+        """Whether there is such a message in the language."""
+        return language in self._languages and name in self._languages[language].messages
 
-    def compose(self, rules: Iterable[Rule]) -> str:
-        """The text for the rules that fired: crisis before emergency; doses only alone."""
+    def compose(self, rules: Iterable[Rule], language: str) -> str:
+        """The text for the rules that fired: crisis before emergency; the rest only alone."""
         fired = sorted(rules, key=lambda rule: _ORDER.index(rule.level))
-        urgent = [rule for rule in fired if rule.level != "dose"]
+        urgent = [rule for rule in fired if rule.level in ("crisis", "emergency")]
+        asked = [rule for rule in fired if rule.level == "dose"]
         signs: dict[str, list[str]] = {}
-        for rule in urgent or fired:
+        for rule in urgent or asked or fired:
             found = signs.setdefault(rule.message or rule.level, [])
             if rule.sign and rule.sign not in found:
                 found.append(rule.sign)
-        return "\n\n".join(self._text(name, found) for name, found in signs.items())
+        return "\n\n".join(self._text(language, name, found) for name, found in signs.items())
 
-    def _text(self, name: str, signs: Sequence[str]) -> str:
-        return self._texts[name].format(signs=_listed(signs), **self._numbers)
+    def _text(self, language: str, name: str, signs: Sequence[str]) -> str:
+        texts, country = self._languages[language], self._country
+        number = country.emergency if country else texts.emergency_number
+        line = country.crisis.text if country and country.crisis else texts.crisis_line
+        listed = _listed(signs[:_MOST_SIGNS], texts.last_or)
+        text = texts.messages[name].strip()
+        return text.format(signs=listed, emergency_number=number, crisis_line=line)
 
 
 def load_messages(file: Traversable, country: str | None) -> Messages:
@@ -105,8 +111,8 @@ def _country(file: MessageFile, country: str | None) -> Country | None:
     return None
 
 
-def _listed(signs: Sequence[str]) -> str:
+def _listed(signs: Sequence[str], last_or: str) -> str:
     """``a``, ``a or b``, ``a, b or c``."""
     if len(signs) < 2:
         return "".join(signs)
-    return f"{', '.join(signs[:-1])} or {signs[-1]}"
+    return f"{', '.join(signs[:-1])} {last_or} {signs[-1]}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from housecall.errors import ConfigError
 from housecall.guard.base import Assertion
 
-RuleLevel = Literal["emergency", "crisis", "dose"]
+RuleLevel = Literal["emergency", "crisis", "dose", "off_topic"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 _Sentence = Annotated[str, Field(min_length=1)]
 _Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -38,11 +38,20 @@ class Examples(Strict):
     negative: Annotated[list[_Sentence], Field(min_length=1)]
 
 
+class CountedConcepts(Strict):
+    """``at_least`` so many different ones ``of`` these concepts."""
+
+    at_least: Annotated[int, Field(ge=2)]
+    of: Annotated[list[_Name], Field(min_length=2)]
+
+
 class Rule(Strict):
     """One reason to alarm.
 
-    It fires on any of ``patterns`` or of ``combinations`` (``headache + stiff neck``: all of these
-    concepts in one message). ``unless`` takes back what it overlaps, such as idioms.
+    It fires on any of ``patterns``, of ``combinations`` (``headache + stiff neck``: all of these
+    concepts in one message) or of ``sums`` (so many of several concepts). ``unless`` takes back
+    what it overlaps, such as idioms; in a message
+    with a concept of ``not_with`` everything is read as supposed.
     ``not_lowered_by`` names the readings that leave the alarm standing. ``sign`` is what the user
     is told that it may be; ``message`` names another message than the level's.
     """
@@ -56,16 +65,22 @@ class Rule(Strict):
     message: str = ""
     patterns: list[str] = []
     combinations: list[str] = []
+    sums: list[CountedConcepts] = []
     unless: list[str] = []
+    not_with: list[_Name] = []
     not_lowered_by: list[Assertion] = []
     examples: Examples
 
 
 class Pack(Strict):
-    """Concepts and rules. Concepts serve all packs of the language."""
+    """Concepts and rules. Concepts serve all packs of the language.
+
+    Concepts of ``background`` count although they are past: what led to an illness.
+    """
 
     pack: _Id
     review: _Sentence
+    background: list[_Name] = []
     concepts: dict[_Name, Patterns] = {}
     rules: list[Rule] = []
 
@@ -73,35 +88,37 @@ class Pack(Strict):
 class Language(Strict):
     """How a language is written, and the words by which it is recognised.
 
-    ``gap_stops`` are words that a gap in a pattern does not go over.
+    ``gap_stops`` are words that a gap in a pattern does not go over. With ``elisions`` an
+    apostrophe parts two words: j'ai.
     """
 
-    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z][a-z]{3})?$")]
     spellings: dict[str, str]
     function_words: list[str]
     gap_stops: list[str]
+    elisions: bool = False
 
 
 class Cues(Strict):
     """Words that change how a finding is read. What each list does is told in ``context.py``."""
 
-    negation: Patterns
-    negation_near: Patterns
-    negation_after: Patterns
-    negation_stops: Patterns
-    not_negation: Patterns
-    list_words: Patterns
-    past: Patterns
-    not_past: Patterns
-    past_stops: Patterns
-    present: Patterns
-    hypothetical: Patterns
-    not_hypothetical: Patterns
-    question: Patterns
-    personal: Patterns
-    other_person: Patterns
-    first_person: Patterns
-    terminators: Patterns
+    negation: list[_Sentence] = []
+    negation_near: list[_Sentence] = []
+    negation_after: list[_Sentence] = []
+    negation_stops: list[_Sentence] = []
+    not_negation: list[_Sentence] = []
+    list_words: list[_Sentence] = []
+    past: list[_Sentence] = []
+    not_past: list[_Sentence] = []
+    past_stops: list[_Sentence] = []
+    present: list[_Sentence] = []
+    hypothetical: list[_Sentence] = []
+    not_hypothetical: list[_Sentence] = []
+    question: list[_Sentence] = []
+    personal: list[_Sentence] = []
+    other_person: list[_Sentence] = []
+    first_person: list[_Sentence] = []
+    terminators: list[_Sentence] = []
 
 
 _Model = TypeVar("_Model", bound=Strict)

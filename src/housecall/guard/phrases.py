@@ -6,6 +6,7 @@
     chest ~3 hurts           up to three words between
     <body part>              a concept: any of its own phrases
     <number> <number 38-42>  any number, a number in a range
+    <decimal 38-42>          one with a decimal point
 
 ``can't``, ``cant`` and ``cannot`` are the same: patterns are folded as messages are.
 """
@@ -16,11 +17,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from housecall.guard.text import Spellings, fold, spell
+from housecall.guard.spelling import Spellings, listed
+from housecall.guard.text import fold, words_in
 
 _LONGEST_GAP = 9
 _TOKEN = re.compile(r"~\d*|[()|?]|<[^<>]*>?|[^\s()|?<>~]+|>")
-_NUMBER = re.compile(r"number(?: (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?))?")
+_NUMBER = re.compile(r"(number|decimal)(?: (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?))?")
 _LEADING_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
@@ -42,15 +44,18 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A word that begins with a number from ``low`` to ``high``: ``39.5c``."""
+    """A number from ``low`` to ``high``, with a point in it where it is ``decimal``."""
 
     low: float
     high: float
+    decimal: bool = False
 
     def matches(self, word: str) -> bool:
         """Whether ``word`` is such a number."""
         found = _LEADING_NUMBER.match(word)
-        return found is not None and self.low <= float(found.group()) <= self.high
+        if found is None or (self.decimal and "." not in found.group()):
+            return False
+        return self.low <= float(found.group()) <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Gap:
     longest: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """One of several sequences; an empty one makes it optional."""
 
@@ -69,7 +74,7 @@ class Choice:
 
 Element = Word | Number | Gap | Choice
 Elements = tuple[Element, ...]
-Concepts = Mapping[str, Sequence[Elements]]
+Concepts = Mapping[str, Element]
 
 
 def parse(pattern: str, spellings: Spellings, concepts: Concepts) -> list[Elements]:
@@ -78,39 +83,18 @@ def parse(pattern: str, spellings: Spellings, concepts: Concepts) -> list[Elemen
     options = parser.alternatives()
     if parser.next_token():
         raise PhraseError("')' without '('")
+    if not all(has_words(option) for option in options):
+        raise PhraseError("it could match without any word: name a word that must be there")
     return options
 
 
-def with_words(elements: Elements) -> list[Elements]:
-    """The sequence if it has a word that must be there, else its choices taken apart.
-
-    Raises PhraseError for a sequence that could match without any word.
-    """
-    if any(isinstance(element, Word) for element in elements):
-        return [elements]
-    for place, choice in enumerate(elements):
-        if isinstance(choice, Choice):
-            before, after = elements[:place], elements[place + 1 :]
-            return [
-                sequence
-                for option in choice.options
-                for sequence in with_words((*before, *option, *after))
-            ]
-    raise PhraseError("it could match without any word: name a word that must be there")
-
-
-def widths(elements: Elements) -> tuple[int, int]:
-    """The fewest and the most words that a sequence covers."""
-    fewest = most = 0
-    for element in elements:
-        low = high = 1
-        if isinstance(element, Gap):
-            low, high = 0, element.longest
-        elif isinstance(element, Choice):
-            options = [widths(option) for option in element.options]
-            low, high = min(low for low, _ in options), max(high for _, high in options)
-        fewest, most = fewest + low, most + high
-    return fewest, most
+def has_words(elements: Elements) -> bool:
+    """Whether the sequence can't match without any word."""
+    return any(
+        isinstance(element, Word | Number)
+        or (isinstance(element, Choice) and all(has_words(one) for one in element.options))
+        for element in elements
+    )
 
 
 class _Parser:
@@ -154,7 +138,7 @@ class _Parser:
         if token.startswith("<"):
             item = self._named(token)
         elif token == "(":
-            item = (_choice(self.alternatives()),)
+            item = (choice(self.alternatives()),)
             if not self._take(")"):
                 raise PhraseError("'(' without ')'")
         elif token == "?":
@@ -168,18 +152,21 @@ class _Parser:
         if not token.endswith(">"):
             raise PhraseError(f"'{token}' without '>'")
         if number := _NUMBER.fullmatch(name):
-            return (Number(float(number[1] or 0), float(number[2] or "inf")),)
+            low, high = float(number[2] or 0), float(number[3] or "inf")
+            return (Number(low, high, decimal=number[1] == "decimal"),)
         if name not in self._concepts:
             raise PhraseError(f"there is no concept <{name}> above it")
-        return (_choice(self._concepts[name]),)
+        return (self._concepts[name],)
 
     def _words(self, token: str) -> Elements:
         stem = token.removesuffix("*")
-        if not all(part.isalnum() for part in stem.split("'")):
+        pieces = words_in(stem)
+        if "".join(pieces) != stem:
             raise PhraseError(f"'{token}': a word has letters and digits only")
         if token.endswith("*"):
             return (Word(frozenset(), (stem,)),)
-        return tuple(Word(frozenset({word})) for word in spell(token, self._spellings))
+        spelt = (word for piece in pieces for word in listed(piece, self._spellings))
+        return tuple(Word(frozenset({word})) for word in spelt)
 
 
 def _gap(token: str) -> Gap:
@@ -189,7 +176,7 @@ def _gap(token: str) -> Gap:
     return Gap(int(digits))
 
 
-def _choice(options: Sequence[Elements]) -> Element:
+def choice(options: Sequence[Elements]) -> Element:
     """A choice, its single words joined into one word with many forms: that is quick to follow."""
     words = [option[0] for option in options if len(option) == 1 and isinstance(option[0], Word)]
     longer = [option for option in options if len(option) > 1 or not isinstance(option[0], Word)]

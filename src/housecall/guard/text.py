@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-
-Spellings = Mapping[str, tuple[str, ...]]
-"""Other ways to write a word: ``cannot`` is ``can``, ``not``."""
 
 
 class Break(IntEnum):
@@ -41,14 +38,27 @@ class Text:
         return self.starts[first], self.ends[last - 1]
 
 
+Spell = Callable[[str], tuple[str, ...]]
+"""The words that a folded word stands for."""
+
+_HAN = r"\u3400-\u9fff"  # written without spaces: each character is a word
+_LETTER = rf"[^\W_{_HAN}]"
+_MARK = r"[\u0900-\u0903\u093a-\u094d\u0962\u0963]"  # vowel signs, which \w leaves out
 _TOKEN = re.compile(
-    r"(?P<word>\d+(?:[.,:/]\d+)*[^\W\d_]*|[^\W_]+(?:'[^\W_]+)*)"
-    r"|(?P<COMMA>\.{2,}|[,:()\[\]]|--+|(?<=\s)-(?=\s)|[\u2013\u2014])"
-    r"|(?P<SENTENCE>[.!?;\u3002])"
+    r"(?P<spaced>(?<![^\W_])[a-z](?:[ .*_-]{1,2}[a-z]){3,}(?![^\W_]))"
+    r"|(?P<word>\d+(?:[.,:/]\d+)*"
+    rf"|{_LETTER}+(?:(?:'(?={_LETTER})|{_MARK}){_LETTER}*)*|[{_HAN}])"
+    r"|(?P<COMMA>\.{2,}|[,:()\[\]\u3001]|--+|(?<=\s)-(?=\s)|[\u2013\u2014])"
+    r"|(?P<SENTENCE>[.!?;\u3002\u0964])"
     r"|(?P<LINE>[\n\r])"
 )
+_SEPARATORS = re.compile(r"[ .*_-]")
+_DISGUISED = re.compile(r"(?<=[a-z])[@$](?=[a-z])|(?<=\b[a-z])!(?=[a-z])")
+_DISGUISES = {"@": "a", "$": "s", "!": "i"}
 _LETTERS = re.compile(r"[^\W\d_]+")
 _APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4\u0060\u2032"), "'")
+# Nukta and candrabindu, which people leave out or confuse.
+_DEVANAGARI = {0x093C: None, 0x0901: 0x0902}
 # Cyrillic and Greek letters that look like Latin ones in lower case.
 _LOOKALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456\u0458\u0455\u04bb\u0501\u03bf\u03b1\u03b9\u03bd",
@@ -56,38 +66,66 @@ _LOOKALIKES = str.maketrans(
 )
 
 
-def read_text(text: str, spellings: Spellings) -> Text:
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A folded word as it was typed, its place in the message, and what stands before it."""
+
+    word: str
+    start: int
+    end: int
+    before: Break
+
+
+def read_text(text: str, spell: Spell) -> Text:
     """Split a message into folded words."""
+    return spelled(text, split(text), spell)
+
+
+def split(text: str) -> list[Token]:
+    """The words of a message before they are spelled in any language."""
     folded, origins = _fold_all(text)
+    folded = _DISGUISED.sub(lambda found: _DISGUISES[found.group()], folded)
+    tokens: list[Token] = []
+    strongest = Break.NONE
+    for found in _TOKEN.finditer(folded):
+        kind, written = found.lastgroup, found.group()
+        if kind == "spaced":
+            written = _SEPARATORS.sub("", written)
+        elif kind != "word":
+            strongest = max(strongest, Break[str(kind)])
+            continue
+        first, last = found.span()
+        end = max(origins[last], origins[last - 1] + 1)
+        tokens.append(Token(written, origins[first], end, strongest))
+        strongest = Break.NONE
+    return tokens
+
+
+def spelled(text: str, tokens: Sequence[Token], spell: Spell) -> Text:
+    """The words of a message as a language's rules see them."""
     words: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     breaks: list[Break] = []
-    strongest = Break.NONE
-    for token in _TOKEN.finditer(folded):
-        kind = token.lastgroup
-        if kind != "word":
-            strongest = max(strongest, Break[str(kind)])
-            continue
-        first, last = token.span()
-        for word in spell(token.group(), spellings):
+    for token in tokens:
+        before = token.before
+        for word in spell(token.word):
             words.append(word)
-            starts.append(origins[first])
-            ends.append(max(origins[last], origins[last - 1] + 1))
-            breaks.append(strongest)
-            strongest = Break.NONE
+            starts.append(token.start)
+            ends.append(token.end)
+            breaks.append(before)
+            before = Break.NONE
     return Text(text, words, starts, ends, breaks)
+
+
+def words_in(folded: str) -> list[str]:
+    """The words of a folded text, as they stand there."""
+    return [token.group() for token in _TOKEN.finditer(folded) if token.lastgroup == "word"]
 
 
 def fold(text: str) -> str:
     """The text as it is matched: case, accents and invisible characters gone."""
     return _fold_all(text)[0]
-
-
-def spell(word: str, spellings: Spellings) -> tuple[str, ...]:
-    """The words that a folded word stands for: ``can't`` is ``can``, ``not``."""
-    found = spellings.get(word) or spellings.get(word.replace("'", ""))
-    return found or (word.removesuffix("'s").replace("'", ""),)
 
 
 def _fold_all(text: str) -> tuple[str, Sequence[int]]:
@@ -111,7 +149,7 @@ def _fold_character(character: str) -> str:
     character = character.translate(_APOSTROPHES)
     plain = unicodedata.normalize("NFKC", character).casefold()
     # Only these accents go (Latin, Greek, Cyrillic): marks of other scripts are letters.
-    parts = unicodedata.normalize("NFKD", plain)
+    parts = unicodedata.normalize("NFKD", plain).translate(_DEVANAGARI)
     return unicodedata.normalize("NFC", "".join(c for c in parts if not "\u0300" <= c <= "\u036f"))
 
 

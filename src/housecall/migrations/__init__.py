@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine
 
 from housecall.errors import ConfigError
 
+_LOCK = 0x686F757365  # "house": a number of our own among the locks of a PostgreSQL database
+
 
 def upgrade(engine: Engine) -> None:
     """Bring a database to this version of Housecall, all of it or nothing.
@@ -20,9 +22,11 @@ def upgrade(engine: Engine) -> None:
     """
     config = _config()
     with engine.connect() as connection:
+        # Two servers started at once must not both make the tables.
         if connection.dialect.name == "sqlite":
-            # Two servers started at once must not both make the tables.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         _check_known(connection, ScriptDirectory.from_config(config))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -13,15 +13,17 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 import housecall
 from housecall.answer import Answerer
 from housecall.engines.base import Engine
 from housecall.errors import EngineUnavailable, HousecallError
 from housecall.guard.base import Guard
-from housecall.server import errors, native, openai
+from housecall.server import errors, native, openai, sessions
 from housecall.server.errors import responses
+from housecall.server.housekeeping import Housekeeping
+from housecall.server.metrics import CONTENT_TYPE, Metrics
 from housecall.server.middleware import AllowedHosts, ApiKeys, BodyLimit, RequestId
 from housecall.server.streams import Served
 from housecall.server.wire import Health, Ready
@@ -59,18 +61,22 @@ def create_app(
     )
     app.state.settings = settings
     app.state.answerer = Answerer(engine, guard, model, store, settings)
+    app.state.housekeeping = Housekeeping(store, settings)
     app.state.created = int(time.time())
     app.state.failure = None
-    _add_middleware(app, settings)
+    app.state.metrics = metrics = Metrics(app.state.answerer, engine)
+    app.state.answerer.on_end = metrics.answered
+    _add_middleware(app, settings, metrics)
     errors.install(app)
     _add_status(app)
     _add_docs(app)
     app.include_router(native.router)
+    app.include_router(sessions.router)
     app.include_router(openai.router)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Innermost first."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
@@ -79,12 +85,12 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "X-Session-ID", "Retry-After"],
         )
     app.add_middleware(AllowedHosts, hosts=settings.hosts)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, on_end=metrics.requested)
 
 
 def _add_status(app: FastAPI) -> None:
@@ -101,6 +107,16 @@ def _add_status(app: FastAPI) -> None:
         if not await answerer.ready():
             raise EngineUnavailable("the model is loading, or the engine is starting again")
         return Ready()
+
+    @app.get(
+        "/metrics",
+        tags=["status"],
+        response_model=None,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    def metrics(request: Request) -> Response:
+        """Counts and times for Prometheus; no words, names or sessions are in them."""
+        return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _add_docs(app: FastAPI) -> None:
@@ -133,12 +149,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             model.format,
             model.sha256,
         )
-    loading = asyncio.create_task(_load(app))
+    tasks = [
+        asyncio.create_task(_load(app)),
+        asyncio.create_task(app.state.housekeeping.run()),
+    ]
     try:
         yield
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await app.state.answerer.close()
 
 

@@ -24,6 +24,7 @@ from housecall.errors import (
     HousecallError,
     NotFound,
     SessionInUse,
+    StoreUnavailable,
 )
 
 CLIENT_GONE = 499
@@ -44,11 +45,12 @@ _KINDS: Mapping[type[HousecallError], _Kind] = {
     ContextLengthExceeded: _Kind(400, _INVALID, "context_length_exceeded"),
     ConfigError: _Kind(400, _INVALID, "invalid_request"),
     NotFound: _Kind(404, "not_found_error", "not_found"),
-    SessionInUse: _Kind(409, "conflict_error", "session_in_use"),
+    SessionInUse: _Kind(409, "conflict_error", "session_in_use", retry_after=1),
     EngineBusy: _Kind(429, "rate_limit_error", "busy", retry_after=2),
     EngineUnavailable: _Kind(503, _SERVER, "engine_unavailable", retry_after=5),
     EngineTimeout: _Kind(504, _SERVER, "engine_timeout"),
     EngineError: _Kind(500, _SERVER, "engine_error"),
+    StoreUnavailable: _Kind(503, _SERVER, "database_unavailable", retry_after=5),
     HousecallError: _Kind(500, _SERVER, "internal_error"),
 }
 _STATUS_KINDS: Mapping[int, _Kind] = {

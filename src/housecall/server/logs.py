@@ -24,7 +24,7 @@ def configure(log_format: Literal["json", "console"]) -> None:
 
 def log_request(fields: dict[str, Any]) -> None:
     """The one line of a request."""
-    message = f"{fields['method']} {fields['path']} {fields['status']}"
+    message = f"{fields['method']} {fields['route']} {fields['status']}"
     REQUESTS.info("%s", message, extra={"fields": fields})
 
 

@@ -7,16 +7,21 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from housecall.server.errors import CLIENT_GONE, ApiError, error_response
 from housecall.server.logs import log_request
+from housecall.server.tracing import request_span
 
 _log = logging.getLogger(__name__)
+
+OnEnd = Callable[[str, str, int, float], None]
+"""Told of every request at its end: method, route, status and seconds."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPEN_PATHS = ("/health", "/ready", "/docs", "/openapi.json")
@@ -25,8 +30,9 @@ _OPEN_PATHS = ("/health", "/ready", "/docs", "/openapi.json")
 class RequestId:
     """The outermost: gives each request its id and log line, and each crash a response."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, on_end: OnEnd) -> None:
         self._app = app
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -37,22 +43,28 @@ class RequestId:
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
         # Routes add to "log" what belongs in the request's line.
         scope.setdefault("state", {}).update(request_id=request_id, log={})
-        await _Exchange(request_id, send).run(self._app, scope, receive)
+        await _Exchange(request_id, send, self._on_end).run(self._app, scope, receive)
 
 
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, send: Send, on_end: OnEnd) -> None:
         self._id = request_id
+        self._on_end = on_end
         self._send_on = send
         self._status = CLIENT_GONE
         self._started = False
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         began = perf_counter()
+        facts = scope["state"]["log"]
         try:
-            await app(scope, receive, self._send)
+            with request_span(facts):
+                try:
+                    await app(scope, receive, self._send)
+                finally:
+                    facts |= self._facts(scope, perf_counter() - began)
         except Exception:
             _log.exception("a request crashed", extra={"fields": {"request_id": self._id}})
             if not self._started:
@@ -61,16 +73,20 @@ class _Exchange:
                 )
                 await response(scope, receive, self._send)
         finally:
-            log_request(
-                {
-                    "request_id": self._id,
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": self._status,
-                    "duration_ms": round((perf_counter() - began) * 1000, 1),
-                    **scope["state"]["log"],
-                }
-            )
+            facts |= self._facts(scope, perf_counter() - began)
+            self._on_end(facts["method"], facts["route"], self._status, perf_counter() - began)
+            log_request(facts)
+
+    def _facts(self, scope: Scope, seconds: float) -> dict[str, Any]:
+        """What every line has; a path is told as its route, because ids are in it."""
+        route = getattr(scope.get("route"), "path", "-")
+        return {
+            "request_id": self._id,
+            "method": scope["method"],
+            "route": route,
+            "status": self._status,
+            "duration_ms": round(seconds * 1000, 1),
+        }
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -113,6 +129,8 @@ class ApiKeys:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and not _is_open(scope["path"]):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            # What a key has asked for is this key's: no other one sees it.
+            scope["state"]["owner"] = _digest(key.strip()).hex()
             if scheme.lower() != "bearer" or not self._known(key.strip()):
                 message = "send an API key of this server as  Authorization: Bearer KEY"
                 headers = {"WWW-Authenticate": "Bearer"}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Any
 
-from anyio import to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from housecall.answer import Answerer
 from housecall.events import AnswerRequest, Done, Event, Guarded, Token
+from housecall.records import AnswerRecord, Feedback
 from housecall.server.errors import responses
 from housecall.server.streams import (
     EventStream,
+    Owner,
     Served,
     check_model,
     error_data,
@@ -25,14 +26,13 @@ from housecall.server.streams import (
 from housecall.server.wire import (
     ChatRequest,
     ChatResponse,
+    FeedbackRequest,
     GenerateRequest,
     GenerateResponse,
     GuardBody,
     ModelBody,
     ModelList,
-    SessionList,
 )
-from housecall.sessions import AnswerRecord, SavedSession
 
 router = APIRouter()
 
@@ -53,7 +53,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/generate", tags=["answers"], response_model=GenerateResponse, responses=_ASKING | _STREAM
 )
-async def generate(body: GenerateRequest, request: Request, answerer: Served) -> object:
+async def generate(
+    body: GenerateRequest, request: Request, answerer: Served, owner: Owner
+) -> object:
     """Answer one question; nothing of the conversation is saved, only the answer's lineage."""
     check_model(answerer, body.model)
     asked = AnswerRequest(
@@ -61,6 +63,7 @@ async def generate(body: GenerateRequest, request: Request, answerer: Served) ->
         request_id=request.state.request_id,
         messages=body.messages(),
         sampling=body.sampling(),
+        owner=owner,
     )
     return await _reply(request, answerer, asked, GenerateResponse, stream=body.stream)
 
@@ -71,7 +74,7 @@ async def generate(body: GenerateRequest, request: Request, answerer: Served) ->
     response_model=ChatResponse,
     responses=_ASKING | responses(409) | _STREAM,
 )
-async def chat(body: ChatRequest, request: Request, answerer: Served) -> object:
+async def chat(body: ChatRequest, request: Request, answerer: Served, owner: Owner) -> object:
     """Answer the next message of a conversation, which is saved."""
     check_model(answerer, body.model)
     asked = AnswerRequest(
@@ -80,44 +83,31 @@ async def chat(body: ChatRequest, request: Request, answerer: Served) -> object:
         messages=body.messages(),
         sampling=body.sampling(),
         session_id=body.session_id,
+        owner=owner,
     )
     return await _reply(request, answerer, asked, ChatResponse, stream=body.stream)
 
 
-@router.get("/sessions", tags=["sessions"], responses=responses(401, 404, 422))
-def sessions(
-    answerer: Served,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[str | None, Query(description="The id of the last session seen.")] = None,
-) -> SessionList:
-    """Saved conversations, newest first."""
-    found = answerer.store.sessions(limit=limit + 1, before=before)
-    more = len(found) > limit
-    return SessionList(sessions=found[:limit], next=found[limit - 1].id if more else None)
-
-
-@router.get("/sessions/{session_id}", tags=["sessions"], responses=responses(401, 404))
-def session(session_id: str, answerer: Served) -> SavedSession:
-    """One conversation with its messages."""
-    return answerer.store.session(session_id)
-
-
-@router.delete(
-    "/sessions/{session_id}",
-    tags=["sessions"],
-    status_code=204,
-    responses=responses(401, 404, 409),
-)
-async def delete_session(session_id: str, answerer: Served) -> None:
-    """Delete a conversation and the lineage of its answers, for good."""
-    with answerer.hold(session_id):
-        await to_thread.run_sync(answerer.store.delete_session, session_id)
-
-
-@router.get("/answers/{answer_id}", tags=["answers"], responses=responses(401, 404))
-def answer(answer_id: str, answerer: Served) -> AnswerRecord:
+@router.get("/answers/{answer_id}", tags=["answers"], responses=responses(401, 404, 503))
+def answer(answer_id: str, answerer: Served, owner: Owner) -> AnswerRecord:
     """What stands behind an answer, from the model down to the hash of the data."""
-    return answerer.store.answer(answer_id)
+    return answerer.store.answer(answer_id, owner)
+
+
+@router.post(
+    "/answers/{answer_id}/feedback", tags=["answers"], responses=responses(401, 404, 413, 503)
+)
+def give_feedback(
+    answer_id: str, body: FeedbackRequest, answerer: Served, owner: Owner
+) -> Feedback:
+    """Say what you think of an answer, in place of what you said before."""
+    return answerer.store.give_feedback(answer_id, body.rating, body.comment, owner)
+
+
+@router.get("/answers/{answer_id}/feedback", tags=["answers"], responses=responses(401, 404, 503))
+def feedback(answer_id: str, answerer: Served, owner: Owner) -> Feedback:
+    """What was said of an answer."""
+    return answerer.store.feedback(answer_id, owner)
 
 
 @router.get("/models", tags=["models"], responses=responses(401))
@@ -137,7 +127,9 @@ async def _reply(
     if not stream:
         return body.of(await whole_answer(request, answerer, asked))
     first, rest = await first_event(request, answerer, asked)
-    return EventStream(_frames(request, asked, first, rest, body), rest)
+    frames = _frames(request, asked, first, rest, body)
+    timeout = request.app.state.settings.send_timeout
+    return EventStream(frames, rest, timeout, asked.answered_in)
 
 
 async def _frames(

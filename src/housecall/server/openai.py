@@ -16,6 +16,7 @@ from housecall.server.errors import responses
 from housecall.server.openai_wire import ChatCompletionRequest, OpenAIModel, OpenAIModelList
 from housecall.server.streams import (
     EventStream,
+    Owner,
     Served,
     check_model,
     error_data,
@@ -49,7 +50,7 @@ def model(name: str, request: Request, answerer: Served) -> OpenAIModel:
     "/chat/completions", response_model=None, responses=responses(400, 401, 404, 413, 429, 503, 504)
 )
 async def chat_completions(
-    body: ChatCompletionRequest, request: Request, answerer: Served
+    body: ChatCompletionRequest, request: Request, answerer: Served, owner: Owner
 ) -> dict[str, Any] | Response:
     """Answer a conversation; nothing of it is saved, only the answer's lineage."""
     check_model(answerer, body.model)
@@ -58,12 +59,14 @@ async def chat_completions(
         request_id=request.state.request_id,
         messages=tuple(message.message() for message in body.messages),
         sampling=body.sampling(),
+        owner=owner,
     )
     if not body.stream:
         return _completion(await whole_answer(request, answerer, asked))
     first, rest = await first_event(request, answerer, asked)
     chunks = _Chunks(asked.answer_id, body.model, body.stream_options.include_usage)
-    return EventStream(_frames(request, asked, first, rest, chunks), rest)
+    frames = _frames(request, asked, first, rest, chunks)
+    return EventStream(frames, rest, request.app.state.settings.send_timeout)
 
 
 async def _frames(

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,7 +19,7 @@ from housecall.errors import ConfigError, HousecallError
 from housecall.server import logs
 from housecall.settings import Settings
 
-_DRAIN_SECONDS = 20
+_SECONDS_TO_END = 3
 
 
 def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
@@ -47,6 +48,8 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
 def serve(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; answers in progress may end first, for a while.
 
+    A second signal ends at once; what was said of open answers is saved all the same.
+
     ``listener`` is what ``bind`` gave; without it the port is taken here. Raises ConfigError for
     the port, and the error that kept the model from loading.
     """
@@ -57,23 +60,36 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket | None = Non
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=_SECONDS_TO_END,
     )
     with listener, _returning_from_signals():
-        asyncio.run(_Server(config, app).serve(sockets=[listener]))
+        asyncio.run(_Server(config, app, settings.drain_seconds).serve(sockets=[listener]))
     failure: HousecallError | None = app.state.failure
     if failure is not None:
         raise failure
 
 
 class _Server(uvicorn.Server):
-    """Ends when the model can't be loaded."""
+    """Ends when the model can't be loaded; a signal lets it drain first."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
         super().__init__(config)
         self._app = app
+        self._drain_seconds = drain_seconds
+        self._drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal takes no more questions, the second one ends what is going on."""
+        if self._drained_at is None:
+            self._drained_at = time.monotonic() + self._drain_seconds
+            self._app.state.answerer.drain()
+        else:
+            self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
+        if self._drained_at is not None:
+            waited = time.monotonic() >= self._drained_at
+            self.should_exit = self.should_exit or waited or not self.server_state.tasks
         return await super().on_tick(counter) or self._app.state.failure is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable
@@ -11,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import anyio
 from fastapi import Depends, Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from housecall.answer import Answerer
 from housecall.events import Answer, AnswerRequest, Done, Event
@@ -27,19 +28,33 @@ def served(request: Request) -> Answerer:
     return answerer
 
 
+def owner(request: Request) -> str:
+    """Whose request it is: a digest of its API key, empty where no key is asked for."""
+    found: str = getattr(request.state, "owner", "")
+    return found
+
+
 Served = Annotated[Answerer, Depends(served)]
+Owner = Annotated[str, Depends(owner)]
 
 
 class EventStream(StreamingResponse):
     """Sends frames made from events until the client goes away; closes both either way."""
 
     def __init__(
-        self, frames: AsyncGenerator[str, None], events: AsyncGenerator[Event, None]
+        self,
+        frames: AsyncGenerator[str, None],
+        events: AsyncGenerator[Event, None],
+        send_timeout: float,
+        session_id: str | None = None,
     ) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if session_id is not None:  # for a client that does not stay until the end
+            headers["X-Session-ID"] = session_id
         super().__init__(frames, headers=headers, media_type="text/event-stream")
         self._frames = frames
         self._events = events
+        self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -50,10 +65,18 @@ class EventStream(StreamingResponse):
                 group.cancel_scope.cancel()
 
             group.start_soon(watch)
+
+            async def send_in_time(message: Message) -> None:
+                # The server waits here until the client has read enough of what was sent before.
+                async with asyncio.timeout(self._send_timeout):
+                    await send(message)
+
             try:
-                await self.stream_response(send)
+                await self.stream_response(send_in_time)
+            except TimeoutError:
+                scope["state"]["log"]["cut_off"] = "slow reader"
             except asyncio.CancelledError:
-                scope["state"]["log"]["cut_off"] = True
+                scope["state"]["log"]["cut_off"] = "client gone"
                 raise
             finally:
                 with anyio.CancelScope(shield=True):
@@ -100,15 +123,24 @@ def note(request: Request, asked: AnswerRequest, answer: Answer) -> None:
     """Add an answer's facts to the log line of its request; texts only if the settings say so."""
     facts: dict[str, Any] = {
         "answer_id": answer.id,
+        "session": _hash(answer.session_id),
         "finish_reason": answer.finish_reason,
         "guard": answer.guard.level,
         "prompt_tokens": answer.usage.prompt_tokens,
+        "cached_tokens": answer.usage.cached_tokens,
         "completion_tokens": answer.usage.completion_tokens,
         "ttft_ms": answer.timings.ttft_ms,
     }
     if request.app.state.settings.log_text:
         facts |= {"prompt": asked.messages[-1].content, "text": answer.text}
     request.state.log.update(facts)
+
+
+def _hash(session_id: str | None) -> str | None:
+    """Lines of one session can be told apart, and nobody can open it with what a log holds."""
+    if session_id is None:
+        return None
+    return hashlib.sha256(session_id.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def check_model(answerer: Answerer, name: str | None) -> None:

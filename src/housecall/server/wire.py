@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from housecall.events import Answer
 from housecall.guard.base import Assertion, Level
-from housecall.sessions import SessionInfo
+from housecall.records import PinnedFact, Rating, SessionInfo
 from housecall.types import FinishReason, Message, Sampling
 
 LARGEST_SEED = 2**32 - 2  # the engine takes the one above it for "random"
@@ -173,8 +181,17 @@ class ContextBody(_Body):
     prompt_tokens: int
     turns_total: int
     turns_in_window: int
-    dropped_turns: int
-    pinned: list[dict[str, Any]]
+    dropped_turns: int = Field(description="The oldest turns; they are saved, but left the window.")
+    pinned: list[PinnedFact] = Field(description="Facts of dropped turns that the model still saw.")
+    unpinned: list[PinnedFact] = Field(
+        default_factory=list,
+        description="Facts for which the window had no room; left out when there are none.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = to_dict(self)
+        return body if self.unpinned else {k: v for k, v in body.items() if k != "unpinned"}
 
 
 class GenerateResponse(_Body):
@@ -201,6 +218,28 @@ class ChatResponse(GenerateResponse):
     session_id: str
     turn: int | None = Field(description="From 1; null if the conversation could not be saved.")
     context: ContextBody | None = Field(description="Null when no model was asked.")
+
+
+class FeedbackRequest(Wire):
+    """What a user thinks of an answer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"rating": "up"}]})
+
+    rating: Rating
+    comment: Text = Field("", max_length=4000)
+
+
+class RenameRequest(Wire):
+    """Another title for a conversation."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Sore throat"}]})
+
+    title: Text = Field(min_length=1, max_length=80)
+
+    @field_validator("title")
+    @classmethod
+    def _one_line(cls, title: str) -> str:
+        return " ".join(not_blank(title).split())
 
 
 class SessionList(BaseModel):

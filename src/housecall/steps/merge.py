@@ -6,7 +6,7 @@ own weights are used, not their 4-bit copies that training saw.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from housecall.steps.base import (
     CONFIG_FILES,
     TOKENIZER_FILES,
     copy_files,
-    open_weights,
     read_json,
 )
+from housecall.weights import TensorSpec, Weights, write_weights
 
 _PREFIX = "base_model.model."
 
@@ -44,31 +44,34 @@ def run(config: MergeConfig, base: Artifact, adapter: Artifact, out: Path) -> Ar
 
 
 def merge_weights(base: Path, adapter: Path, out: Path) -> int:
-    """Merge into ``out/model.safetensors``; returns how many tensors have changed."""
-    import torch
-    from safetensors.torch import save_file
+    """Merge into ``out/model.safetensors``, one tensor in memory; returns how many have changed.
 
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    scale = settings["lora_alpha"] / settings["r"]
-    tensors: dict[str, Any] = {}
-    merged = 0
-    with open_weights(base) as weights, open_weights(adapter) as lora:
-        available = set(lora.names)
-        with bar("merge", len(weights.names)) as progress:
+    Raises ArtifactError when a part of the adapter fits no layer of the base.
+    """
+    weights, lora = Weights(base), Weights(adapter)
+    pairs = {name: _PREFIX + name.removesuffix(".weight") for name in weights.names}
+    changed = {name: key for name, key in pairs.items() if f"{key}.lora_A.weight" in lora}
+    if missing := len(lora) // 2 - len(changed):
+        raise ArtifactError(f"{adapter}: {missing} of its tensors fit no layer of {base}")
+    scale = _scale(adapter)
+
+    def tensors() -> Iterator[tuple[str, Any]]:
+        import torch
+
+        with bar("merge", len(weights)) as progress:
             for name in weights.names:
-                key = _PREFIX + name.removesuffix(".weight")
                 tensor = weights[name]
-                if f"{key}.lora_A.weight" in available:
-                    delta = (
-                        lora[f"{key}.lora_B.weight"].float() @ lora[f"{key}.lora_A.weight"].float()
-                    )
-                    tensor = tensor.float() + scale * delta
-                    merged += 1
-                tensors[name] = tensor.to(torch.float16).contiguous()
+                if key := changed.get(name):
+                    b, a = (lora[f"{key}.lora_{part}.weight"].float() for part in "BA")
+                    tensor = tensor.float() + scale * (b @ a)
+                yield name, tensor.to(torch.float16)
                 progress.advance()
-    if merged != len(available) // 2:
-        raise ArtifactError(
-            f"{adapter}: {len(available) // 2 - merged} of its tensors fit no layer of {base}"
-        )
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    return merged
+
+    specs = {name: TensorSpec("F16", weights.shape(name)) for name in weights.names}
+    write_weights(out / "model.safetensors", specs, tensors())
+    return len(changed)
+
+
+def _scale(adapter: Path) -> float:
+    settings = read_json(adapter / "adapter_config.json")
+    return float(settings["lora_alpha"] / settings["r"])

@@ -1,0 +1,1 @@
+"""Fine-tuning: adapters over frozen weights, batches without padding, what a training keeps."""

@@ -1,0 +1,213 @@
+"""A real server on a port: clients that go away, a port in use, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from housecall.engines.fake import FakeEngine
+from housecall.errors import ConfigError
+from housecall.server.run import bind
+from housecall.sessions import SessionStore
+from housecall.settings import load_settings
+from housecall.types import Chunk, Sampling
+from serving import serving, started
+
+SLOW = {"message": "one two three four five six seven eight nine ten"}
+
+
+LONG = {"message": "word " * 100}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_the_engine(
+    app_of: Callable[..., FastAPI], stream: bool
+) -> None:
+    engine = FakeEngine(delay=0.05)
+    with serving(app_of(engine)) as address, httpx.Client(base_url=address) as client:
+        if stream:
+            with client.stream("POST", "/chat", json={**SLOW, "stream": True}) as response:
+                tokens = response.iter_lines()
+                while next(tokens) != 'data: {"text": " one"}':
+                    pass
+        else:
+            with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1) as hasty:
+                hasty.post(f"{address}/chat", json=LONG)
+        wait_for(lambda: engine.active == 0)
+
+        [session] = client.get("/sessions").json()["sessions"]
+
+        def answer() -> Any:
+            messages = client.get(f"/sessions/{session['id']}").json()["messages"]
+            return messages[1:]
+
+        [saved] = wait_for(answer)
+        assert saved["status"] == "cancelled"
+        assert saved["content"].startswith("you said")
+        assert "ten" not in saved["content"]
+        lineage = client.get(f"/answers/{saved['answer_id']}").json()
+        assert lineage["finish_reason"] == "cancelled"
+        again = {"message": "Go on.", "session_id": session["id"]}
+        assert client.post("/chat", json=again).status_code == 200
+
+
+def test_a_client_that_goes_away_while_queued_frees_its_place(
+    app_of: Callable[..., FastAPI],
+) -> None:
+    engine = FakeEngine(parallel=1, delay=0.1)
+    with serving(app_of(engine, queue=1)) as address, httpx.Client(base_url=address) as client:
+        with client.stream("POST", "/chat", json={**SLOW, "stream": True}) as running:
+            assert next(lines := running.iter_lines()) == "event: token"
+            with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=0.3) as hasty:
+                hasty.post(f"{address}/chat", json={"message": "I wait in the queue"})
+
+            def waits() -> httpx.Response | None:
+                answer = httpx.post(f"{address}/chat", json=SLOW, timeout=30)
+                return answer if answer.status_code != 429 else None
+
+            assert wait_for(waits).status_code == 200
+            assert "event: done" in list(lines)
+        assert len(engine.requests) == 2  # the engine never heard of the one that left
+        assert len(client.get("/sessions").json()["sessions"]) == 3  # its words are kept
+
+
+class Torrent(FakeEngine):
+    """Says 100,000 characters with each token, for ever, and counts what was taken."""
+
+    taken = 0
+
+    async def stream(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Chunk, None]:
+        self.active += 1
+        try:
+            while True:
+                await asyncio.sleep(0)
+                self.taken += 1
+                yield Chunk("x" * 100_000, (5,))
+        finally:
+            self.active -= 1
+
+
+def test_a_slow_reader_holds_little_memory_and_is_dropped(app_of: Callable[..., FastAPI]) -> None:
+    engine = Torrent()
+    app = app_of(engine, send_timeout=0.5)
+    with serving(app) as address, httpx.Client(base_url=address) as client:
+        body = {"message": "Hi", "stream": True}
+        with client.stream("POST", "/chat", json=body) as response:
+            session_id = response.headers["x-session-id"]
+            wait_for(lambda: engine.active)
+            wait_for(lambda: not engine.active, 20)
+            # What lies in the buffers of the two ends of the connection, and no more.
+            assert engine.taken < 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                response.read()
+        [_, saved] = wait_for(
+            lambda: len(m := client.get(f"/sessions/{session_id}").json()["messages"]) == 2 and m
+        )
+        assert saved["status"] == "cancelled"
+        assert len(saved["content"]) == engine.taken * 100_000
+
+
+def test_tokens_arrive_as_they_are_made(app_of: Callable[..., FastAPI]) -> None:
+    with serving(app_of(FakeEngine(delay=0.05))) as address:
+        arrived = []
+        with httpx.stream("POST", f"{address}/chat", json={**SLOW, "stream": True}) as response:
+            for line in response.iter_lines():
+                if line == "event: token":
+                    arrived.append(time.monotonic())
+    assert len(arrived) == 13
+    assert arrived[-1] - arrived[0] > 0.4
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with closing(bind("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use: choose another with --port"):
+            bind("127.0.0.1", port)
+
+
+def test_an_unknown_host_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match=r"host 'nowhere\.invalid' is not an address"):
+        bind("nowhere.invalid", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_answers_end_first(tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path) as (process, address):
+        with httpx.stream("POST", f"{address}/chat", json={**SLOW, "stream": True}) as response:
+            lines = response.iter_lines()
+            while next(lines) != 'data: {"text": " one"}':
+                pass
+            process.send_signal(number)
+            assert "event: done" in list(lines)
+        out, log = process.communicate(timeout=10)
+    assert (out, process.returncode) == ("closed\n", 0)
+    assert "Traceback" not in log
+    assert "exception" not in log
+
+
+def test_while_it_drains_new_questions_are_503(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, address), httpx.Client(base_url=address) as client:
+        with client.stream("POST", "/chat", json={**SLOW, "stream": True}) as response:
+            lines = response.iter_lines()
+            while next(lines) != 'data: {"text": " one"}':
+                pass
+            process.send_signal(signal.SIGTERM)
+            wait_for(lambda: httpx.get(f"{address}/ready").status_code == 503)
+            refused = httpx.post(f"{address}/chat", json=SLOW)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            assert "shutting down" in refused.json()["error"]["message"]
+            assert httpx.get(f"{address}/health").status_code == 200
+            emergency = httpx.post(f"{address}/chat", json={"message": "chest pain"})
+            assert emergency.json()["text"] == "Call 112 now."
+            assert "event: done" in list(lines)
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("how", ["second signal", "too long"])
+def test_what_is_said_when_it_must_end_is_saved(tmp_path: Path, how: str) -> None:
+    flags = ["drain_seconds=0.2"] if how == "too long" else []
+    long = {"message": "word " * 500, "stream": True}
+    with started(tmp_path, *flags) as (process, address):
+        with httpx.stream("POST", f"{address}/chat", json=long) as response:
+            session_id = response.headers["x-session-id"]
+            lines = response.iter_lines()
+            while next(lines) != 'data: {"text": " word"}':
+                pass
+            process.send_signal(signal.SIGTERM)
+            if how == "second signal":
+                wait_for(lambda: httpx.get(f"{address}/ready").status_code == 503)
+                process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(lines)
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    with closing(SessionStore(load_settings(data_dir=tmp_path).database)) as store:
+        [question, answer] = store.session(session_id).messages
+    assert (question.content, answer.status) == (long["message"], "cancelled")
+    assert answer.content.startswith("you said: word")
+
+
+def test_a_server_whose_model_can_not_be_loaded_ends(tmp_path: Path) -> None:
+    with started(tmp_path, "broken") as (process, _):
+        out, _ = process.communicate(timeout=10)
+    assert out == "error: demo.gguf: not a model\nclosed\n"
