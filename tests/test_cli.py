@@ -47,8 +47,8 @@ def recipe(tiny_llama: Path, tmp_path: Path) -> Path:
 def test_help_lists_every_verb(tmp_path: Path) -> None:
     result = housecall("--help", cwd=tmp_path)
     assert result.returncode == 0
-    verbs = "up run prepare train merge quantize gate bench serve generate chat ui ls show guard"
-    for verb in [*verbs.split(), "doctor"]:
+    verbs = "up run prepare train merge quantize gate bench serve generate chat ui ls show"
+    for verb in [*verbs.split(), "export", "import", "rm", "guard", "doctor"]:
         assert f"\n  {verb} " in result.stdout
         assert housecall(verb, "--help", cwd=tmp_path).returncode == 0
 
@@ -71,6 +71,9 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
         (["train", "gone"], "gone: no such run (runs here: none)"),
         (["serve", "gone.gguf"], "gone.gguf: no such file"),
         (["show", "gone"], "gone: no such run"),
+        (["export", "gone"], "gone: no such run"),
+        (["import", "gone.zip"], "gone.zip: no such file"),
+        (["rm", "gone"], "gone: no such run"),
         (["show", "ans_gone"], "there is no answer 'ans_gone'"),
         (["guard", "check", "--jsonl", "gone.jsonl"], "gone.jsonl: can't be read"),
     ],

@@ -129,9 +129,12 @@ def _artifacts_match(run: Run, step: str) -> bool:
 
 
 def _is_promoted(run: Run) -> bool:
-    """Whether what is promoted was chosen by the gate that is there."""
-    file = run.path / PROMOTED
-    return file.is_file() and read_promoted(run.path).get("gate") == run.artifact("gate").sha256
+    """Whether what is promoted was chosen by the gate that is there, and has its bytes."""
+    if not (run.path / PROMOTED).is_file():
+        return False
+    promoted = read_promoted(run.path)
+    _verified(run, f"variants/{promoted['format']}")
+    return bool(promoted["gate"] == run.artifact("gate").sha256)
 
 
 def _same_rows(run: Run) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from housecall.artifact import MANIFEST, Artifact, write_json
-from housecall.errors import GateRefused
+from housecall.errors import ArtifactError, GateRefused
 from housecall.lineage import GGUF_FILE, PROMOTED
 
 Prefer = Literal["size", "speed"]
@@ -17,7 +17,8 @@ def promote(run: Path, prefer: Prefer) -> dict[str, Any]:
     """Name the smallest GGUF that passed or, with ``speed``, the fastest that ``bench`` has timed.
 
     Of equals, the one that lost less; formats that the serving engine does not run are not ranked.
-    Raises GateRefused when none passed; then nothing is promoted.
+    Raises GateRefused when none passed, and then nothing is promoted; ArtifactError when the bytes
+    of the best are not those that were judged.
     """
     gate = Artifact.load(run / "gate", verify=False)
     judged = [v for v in gate.metrics["variants"] if v["format"].startswith("gguf-")]
@@ -30,7 +31,12 @@ def promote(run: Path, prefer: Prefer) -> dict[str, Any]:
     best = min(
         passed, key=lambda v: (-rates.get(v["format"], 0.0), v["bytes"], v["kl_mean"], v["format"])
     )
-    variant = Artifact.read(run / "variants" / best["format"])
+    variant = Artifact.load(run / "variants" / best["format"])
+    if variant.sha256 not in _hashes(gate):
+        raise ArtifactError(
+            f"{variant.path}: made anew after the gate (found sha256 {variant.sha256}): "
+            f"run  housecall gate {run.name}"
+        )
     promoted = {
         "format": best["format"],
         "sha256": variant.file(GGUF_FILE)["sha256"],

@@ -51,6 +51,50 @@ def test_all_ten_formats_were_made_judged_and_timed(demo: Demo) -> None:
     assert training["held_out_loss_after"] < training["held_out_loss_before"] - 0.3
 
 
+def test_every_gguf_is_the_merged_model(demo: Demo) -> None:
+    for fmt in (f for f in FORMATS if f.startswith("gguf-")):
+        report = json.loads((demo.folder / f"runs/demo/variants/{fmt}/parity.json").read_text())
+        assert report["failures"] == []
+        assert report["tokens"]["conversations"] >= 60
+    exact = json.loads((demo.folder / "runs/demo/variants/gguf-f16/parity.json").read_text())
+    assert exact["greedy"]["answers"] == 8
+    assert exact["greedy"]["tokens"] > 200
+
+
+def test_the_gate_has_all_its_figures_and_the_card_shows_them(demo: Demo) -> None:
+    report = json.loads((demo.folder / "runs/demo/gate/report.json").read_text())
+    figures = {v["format"]: v["figures"] for v in report}
+    assert list(figures) == list(FORMATS)
+    assert figures["gguf-f16"]["kl_max"] == 0
+    for fmt, found in figures.items():
+        assert found["loss_interval"][0] < found["loss"] < found["loss_interval"][1]
+        assert found["accuracy"] > 0.5  # four options: a model that guesses has a quarter
+        if fmt.startswith("gguf-"):
+            assert found["engine"]["kl_from_weights"] < 0.02
+    card = (demo.folder / "runs/demo/MODEL_CARD.md").read_text()
+    assert all(f"`{fmt}`" in card for fmt in FORMATS)
+    assert "license: apache-2.0" in card
+    assert (demo.folder / "runs/demo/size-kl.svg").exists()
+
+
+def test_an_exported_run_is_imported_served_and_removed(demo: Demo, tmp_path: Path) -> None:
+    out = str(tmp_path / "demo.zip")
+    exported = demo.housecall("export", "demo", "--out", out)
+    assert exported.returncode == 0, exported.stderr
+    there = str(tmp_path / "imported")
+    assert demo.housecall("import", out, "--out", there).returncode == 0
+    with demo.serving(there) as url:
+        found = httpx.post(f"{url}/generate", json={"prompt": "Hi", "max_tokens": 4}).json()
+        assert found["model"]["gated"] is True
+        lineage = httpx.get(f"{url}/answers/{found['id']}").json()["lineage"]
+        assert [e["kind"] for e in lineage if e["kind"] != "imatrix"] == CHAIN
+        refused = demo.housecall("rm", there, "--yes")
+        assert refused.returncode == 1
+        assert "a server is using it" in refused.stderr
+    assert demo.housecall("rm", there, "--yes").returncode == 0
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_second_call_makes_nothing_anew(demo: Demo) -> None:
     summary = json.loads(demo.housecall("run", "demo", "--json").stdout)
     assert all(step["skipped"] for step in summary["steps"])

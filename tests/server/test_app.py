@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 import housecall
 from housecall.engines.fake import FakeEngine
 from housecall.errors import EngineError
-from serving import client_for
+from serving import MODEL, client_for
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,19 @@ async def test_a_model_that_can_not_be_loaded_is_named(app_of: Any) -> None:
         assert ready.status_code == 503
         assert "demo.gguf: not a model" in ready.json()["error"]["message"]
         assert str(app.state.failure) == "demo.gguf: not a model"
+
+
+async def test_a_model_that_was_not_gated_is_told_of_at_start_and_in_each_answer(
+    app_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_of(FakeEngine())
+    app.state.answerer.model = replace(MODEL, gated=False)
+    async with app.router.lifespan_context(app), client_for(app) as client:
+        assert f"NOT GATED: demo gguf-q4_k_m (sha256 {MODEL.sha256})" in caplog.text
+        while not (await client.get("/ready")).is_success:
+            await asyncio.sleep(0.01)
+        answer = (await client.post("/generate", json={"prompt": "Hello"})).json()
+        assert answer["model"]["gated"] is False
 
 
 async def test_shutting_down_while_the_model_loads(app_of: Any) -> None:

@@ -15,14 +15,15 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
+from housecall.causal_lm import load_config
 from housecall.gguf.files import GgufFile
-from housecall.gguf.llama import gguf_name, hyperparameters, to_gguf_order
+from housecall.gguf.llama import extra_tensors, gguf_name, hyperparameters, to_gguf_order
 from housecall.gguf.vocabulary import gguf_vocabulary
-from housecall.steps.base import open_weights, read_json
+from housecall.steps.base import open_weights
 
 _MEANS = {
-    "llama.rope.freq_base": "the base of the rotary positions (RoPE) is wrong",
-    "llama.rope.dimension_count": "the rotary positions (RoPE) cover other dimensions",
+    "rope.freq_base": "the base of the rotary positions (RoPE) is wrong",
+    "rope.dimension_count": "the rotary positions (RoPE) cover other dimensions",
     "tokenizer.ggml.eos_token_id": "the end-of-turn token is lost",
     "tokenizer.ggml.bos_token_id": "BOS is another token",
     "tokenizer.ggml.add_bos_token": "BOS would be put before a prompt that has it, or left out",
@@ -48,20 +49,30 @@ _Array = NDArray[np.float32]
 
 def key_faults(file: GgufFile, folder: Path) -> list[str]:
     """Keys of the file that are not those of the model in ``folder``."""
-    config = read_json(folder / "config.json")
+    config = load_config(folder)
     wanted = {**hyperparameters(config), **gguf_vocabulary(folder, int(config["vocab_size"]))}
     return [
         f"{key} is {_shown(file.fields.get(key), value)} and the model's is "
-        f"{_shown(value, file.fields.get(key))}: {_MEANS.get(key, 'the engine reads it wrongly')}"
+        f"{_shown(value, file.fields.get(key))}: {_meaning(key)}"
         for key, value in wanted.items()
         if not _same(file.fields.get(key), value)
     ]
 
 
+def _meaning(key: str) -> str:
+    """What a wrong key does; those of an architecture begin with its name."""
+    return _MEANS.get(key) or _MEANS.get(key.partition(".")[2]) or "the engine reads it wrongly"
+
+
 def weight_faults(file: GgufFile, folder: Path) -> list[str]:
     """Tensors of the file that rounding to their type does not explain, the worst first."""
-    config = read_json(folder / "config.json")
+    config = load_config(folder)
     found: list[tuple[float, str]] = []
+    for name, factors in extra_tensors(config).items():
+        if name not in file.names or not np.array_equal(file.tensor(name), factors):
+            found.append(
+                (math.inf, f"{name} is not the model's: rotary positions (RoPE) are wrong")
+            )
     with open_weights(folder, "np") as weights:
         for name in weights.names:
             target = gguf_name(name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from housecall.causal_lm import Batch, label_logits, load_model, make_batches
+from housecall.causal_lm import Batch, label_logits, load_config, load_model, make_batches
 from housecall.chat_template import IGNORE, Encoded
 from housecall.checks.engine import TOP, next_token, running
 from housecall.checks.questions import LaidOut, choices
@@ -43,6 +43,17 @@ class _Place:
 
     row: int
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What a model says of every held-out token, of the sample's places and of the questions."""
+
+    losses: torch.Tensor
+    divergences: torch.Tensor
+    agreements: torch.Tensor
+    sampled: torch.Tensor
+    right: Sequence[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +106,10 @@ class Measure:
         self._sample = _spread(self._places, held_out.engine_tokens)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        sampled = []
         with _opened(fp16, fp16) as model:
-            for number, (batch, chosen) in enumerate(self._with_sample()):
-                logs, _ = _log_probabilities(model, batch)
-                torch.save(logs, self._file(number))
-                sampled.append(logs[chosen])
-        self._reference = torch.cat(sampled)
+            for number, batch in enumerate(self._batches):
+                torch.save(_log_probabilities(model, batch)[0], self._file(number))
+            self._reference = self._computed(model)
 
     def close(self) -> None:
         """Remove the scratch files."""
@@ -109,14 +117,41 @@ class Measure:
 
     def figures(self, variant: Path) -> Figures:
         """Measure one variant."""
-        with _opened(variant, self._fp16) as model:
-            tokens, sampled = self._compare(model)
-            right = self._answered(model)
-        engine = None
-        if variant.name.startswith("gguf-"):
-            engine = asyncio.run(self._ask_engine(variant / GGUF_FILE, sampled))
+        gguf = variant / GGUF_FILE
+        is_gguf = variant.name.startswith("gguf-")
+        if variant == self._fp16 or (is_gguf and self._same_weights(gguf)):
+            found = self._reference
+        else:
+            with _opened(variant, self._fp16) as model:
+                found = self._computed(model)
+        engine = asyncio.run(self._ask_engine(gguf, found.sampled)) if is_gguf else None
         rows = torch.tensor([place.row for place in self._places])
-        return _summary(rows, tokens, right, engine)
+        return _summary(rows, found, engine)
+
+    def _same_weights(self, gguf: Path) -> bool:
+        """Whether a file holds FP16's weights bit for bit: what was computed with those holds."""
+        config = load_config(self._fp16)
+        read = read_gguf(gguf, config)
+        with open_weights(self._fp16) as weights:
+            return all(torch.equal(read(name), weights[name].float()) for name in weights.names)
+
+    def _computed(self, model: Any) -> _Computed:
+        losses, divergences, agreements, sampled = [], [], [], []
+        for number, (batch, chosen) in enumerate(self._with_sample()):
+            reference = torch.load(self._file(number), mmap=True)
+            logs, targets = _log_probabilities(model, batch)
+            losses.append(-logs.gather(1, targets[:, None])[:, 0])
+            for p, q in zip(_chunks(reference), _chunks(logs), strict=True):
+                divergences.append((p.exp() * (p - q)).sum(dim=1))
+                agreements.append(p.argmax(dim=1) == q.argmax(dim=1))
+            sampled.append(logs[chosen])
+        return _Computed(
+            losses=torch.cat(losses).double(),
+            divergences=torch.cat(divergences),
+            agreements=torch.cat(agreements),
+            sampled=torch.cat(sampled),
+            right=self._answered(model),
+        )
 
     def _file(self, number: int) -> Path:
         return self._scratch / f"{number}.pt"
@@ -127,22 +162,6 @@ class Measure:
         chosen = torch.tensor([place in sample for place in self._places])
         counts = [int((batch.labels[:, 1:] != IGNORE).sum()) for batch in self._batches]
         yield from zip(self._batches, torch.split(chosen, counts), strict=True)
-
-    def _compare(self, model: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Of every held-out token its loss, divergence, and whether the top token agrees; and the
-        log-probabilities at the places of the sample.
-        """
-        found: dict[str, list[torch.Tensor]] = {"loss": [], "kl": [], "same": []}
-        sampled = []
-        for number, (batch, chosen) in enumerate(self._with_sample()):
-            reference = torch.load(self._file(number), mmap=True)
-            logs, targets = _log_probabilities(model, batch)
-            found["loss"].append(-logs.gather(1, targets[:, None])[:, 0])
-            for p, q in zip(_chunks(reference), _chunks(logs), strict=True):
-                found["kl"].append((p.exp() * (p - q)).sum(dim=1))
-                found["same"].append(p.argmax(dim=1) == q.argmax(dim=1))
-            sampled.append(logs[chosen])
-        return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(sampled)
 
     def _answered(self, model: Any) -> list[bool]:
         right = []
@@ -160,7 +179,7 @@ class Measure:
             for number, prompt in enumerate(prompts):
                 found = await next_token(engine, prompt, letter)
                 ids, logs = torch.tensor(list(found)), torch.tensor(list(found.values()))
-                reference = self._reference[number]
+                reference = self._reference.sampled[number]
                 from_fp16.append(_divergence_of_top(reference, ids, logs))
                 from_weights.append(_divergence_of_top(weights[number], ids, logs))
                 same += int(ids[logs.argmax()] == reference.argmax())
@@ -191,18 +210,13 @@ def _spread(places: Sequence[_Place], count: int, rows: int = 4) -> list[_Place]
     return chosen[:: max(1, len(chosen) // count)]
 
 
-def _summary(
-    rows: torch.Tensor,
-    tokens: dict[str, torch.Tensor],
-    right: Sequence[bool],
-    engine: EngineFigures | None,
-) -> Figures:
-    losses, kl = tokens["loss"].double(), tokens["kl"]
+def _summary(rows: torch.Tensor, found: _Computed, engine: EngineFigures | None) -> Figures:
     groups = sorted(set(rows.tolist()))
     interval = bootstrap_mean(
-        [float(losses[rows == g].sum()) for g in groups], [int((rows == g).sum()) for g in groups]
+        [float(found.losses[rows == g].sum()) for g in groups],
+        [int((rows == g).sum()) for g in groups],
     )
-    loss = losses.mean()
+    loss, kl, right = found.losses.mean(), found.divergences, found.right
     low, high = torch.tensor(interval, dtype=torch.double).exp().tolist()
     return Figures(
         tokens=len(kl),
@@ -213,7 +227,7 @@ def _summary(
         kl_mean=float(kl.mean()),
         kl_p99=float(kl.quantile(0.99)),
         kl_max=float(kl.max()),
-        agreement=float(tokens["same"].float().mean()),
+        agreement=float(found.agreements.float().mean()),
         questions=len(right),
         accuracy=sum(right) / len(right),
         accuracy_interval=wilson(sum(right), len(right)),
@@ -258,7 +272,7 @@ def _by_tokens(questions: Sequence[LaidOut]) -> Iterator[list[LaidOut]]:
 def _opened(variant: Path, fp16: Path) -> Iterator[Any]:
     """A variant as a torch model; GGUF files are dequantised into FP16's architecture."""
     if variant.name.startswith("gguf-"):
-        config = read_json(fp16 / "config.json")
+        config = load_config(fp16)
         yield streamed_model(fp16, read_gguf(variant / GGUF_FILE, config))
     elif "quantization_config" in read_json(variant / "config.json"):
         yield load_model(variant)

@@ -13,6 +13,7 @@ from rich.table import Table
 from housecall.errors import ArtifactError
 from housecall.lineage import PROMOTED, RUNS, find_run, read_promoted
 from housecall.machine import process_rank
+from housecall.model_card import CARD
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
 from housecall.recipe import load_recipe
@@ -73,6 +74,8 @@ def _print(made: Run, report: Report, as_json: bool) -> None:
         for s in report.steps
     )
     console().print(f"{made.path}: {took}")
+    if (made.path / CARD).is_file():
+        console().print(f"all figures: {made.path / CARD}")
 
 
 def summarise(made: Run) -> dict[str, Any]:
@@ -135,8 +138,6 @@ def _table(summary: dict[str, Any]) -> Table:
         ("smaller", "right"),
         ("loss", "right"),
         ("KL", "right"),
-        ("same top", "right"),
-        ("questions", "right"),
         ("tokens/s", "right"),
         ("gate", "left"),
     ):
@@ -149,8 +150,6 @@ def _table(summary: dict[str, Any]) -> Table:
             _number(row["smaller"], ".0%"),
             _number(row["loss"], ".3f"),
             _number(row["kl_mean"], ".4f"),
-            _number(row["agreement"], ".1%"),
-            _number(row["figures"] and row["figures"]["accuracy"], ".0%"),
             _number(row["tokens_per_second"], ".1f"),
             _verdict(row) + (", promoted" if promoted else ""),
             style="bold" if promoted else None,

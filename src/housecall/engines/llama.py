@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import unicodedata
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -80,6 +81,7 @@ class LlamaEngine:
         self._info: EngineInfo | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(parallel)
+        self._form: Literal["NFC"] | None = None
         self._template_ids: dict[str, list[int]] = {}
         self._good_schemas: set[str] = set()
         self._restarts = 0
@@ -107,7 +109,7 @@ class LlamaEngine:
         Raises ArtifactError for a file that native code is not given, and EngineError, with the
         child's own words, when the model can't be loaded.
         """
-        await asyncio.to_thread(check_file, Path(self._config.model))
+        self._form = await asyncio.to_thread(check_file, Path(self._config.model))
         await self._launch()
         self._info = await self._read_info()
         self._supervisor = asyncio.create_task(self._supervise())
@@ -136,7 +138,8 @@ class LlamaEngine:
         # Only a template's own few texts are tokenised with ``special``: no user's text is kept.
         if special and text in self._template_ids:
             return list(self._template_ids[text])
-        body = {"content": text, "add_special": False, "parse_special": special}
+        content = unicodedata.normalize(self._form, text) if self._form else text
+        body = {"content": content, "add_special": False, "parse_special": special}
         ids: list[int] = (await self._request("POST", "/tokenize", body))["tokens"]
         if special and len(self._template_ids) < 1024:
             self._template_ids[text] = list(ids)
