@@ -54,8 +54,8 @@ $(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
 	@$(PIP) -e '.[dev]'; \
 	touch $@ $(VENV)/demo.stamp
 
-# The browser test and the image test need these; without root on Debian, those tests are skipped.
-SYSTEM_PACKAGES = chromium buildah debootstrap
+# The tests of browser, images and PostgreSQL need these; without root on Debian, they are skipped.
+SYSTEM_PACKAGES = chromium buildah debootstrap postgresql
 system-packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \

@@ -155,7 +155,7 @@ def create(
         write_json(temporary / MANIFEST, manifest)
         _replace(temporary, out)
     except Exception as error:
-        if _NO_SPACE in str(error):  # safetensors and torch wrap the system's error in their own
+        if is_no_space(error):
             raise no_space(out) from error
         raise
     finally:
@@ -216,6 +216,11 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_no_space(error: Exception) -> bool:
+    """Whether a full disk is behind it; safetensors and torch wrap the error in their own."""
+    return _NO_SPACE in str(error)
 
 
 def no_space(path: Path) -> ArtifactError:

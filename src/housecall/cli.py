@@ -25,6 +25,7 @@ _QUIET = {
     "DATASETS_VERBOSITY": "error",
     "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "WANDB_DISABLED": "true",
     "WANDB_MODE": "disabled",
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",

@@ -23,7 +23,6 @@ from housecall.database import SessionRow
 from housecall.errors import NotFound, SessionInUse
 
 LEASE = timedelta(seconds=60)
-RENEW_SECONDS = 15.0
 _SAME_BIRTH = 2  # seconds that the clock may have been set by
 
 

@@ -263,7 +263,7 @@ class SessionStore:
         return erased.sessions
 
     def renew(self) -> None:
-        """Keep the sessions that are being answered; call it every ``leases.RENEW_SECONDS``."""
+        """Keep the sessions that are being answered; call it well within ``leases.LEASE``."""
         with self._translating():
             self._leases.renew(self._engine)
 

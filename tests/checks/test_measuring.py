@@ -20,7 +20,7 @@ from housecall.checks.streamed import read_folder, streamed_model
 from housecall.errors import DataError
 from housecall.lineage import GGUF_FILE
 from housecall.pipeline import Run
-from housecall.steps.base import HfTokenizer, load_template, open_weights
+from housecall.steps.base import HfTokenizer, load_template
 
 
 def test_wilson_is_the_textbook_interval() -> None:
@@ -63,8 +63,8 @@ def test_there_are_more_than_sixty_conversations_and_none_twice() -> None:
 def test_a_model_read_layer_by_layer_is_the_same_model(tiny_llama: Path) -> None:
     whole = load_model(tiny_llama, dtype=torch.float32)
     ids = torch.tensor([[1, 5, 9, 200, 31, 2]])
-    with torch.no_grad(), open_weights(tiny_llama) as weights:
-        streamed = streamed_model(tiny_llama, read_folder(weights, tiny_llama))
+    with torch.no_grad():
+        streamed = streamed_model(tiny_llama, read_folder(tiny_llama))
         assert all(p.is_meta for p in streamed.parameters())
         assert torch.equal(streamed(input_ids=ids).logits, whole(input_ids=ids).logits)
         assert all(p.is_meta for p in streamed.parameters())
@@ -112,8 +112,9 @@ def write(path: Path, *rows: object) -> str:
 def test_questions_of_a_file(tmp_path: Path) -> None:
     by_letter = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "B", "id": 7}
     by_text = {"question": "Q?", "options": ["x", "y", "z"], "answer": "z"}
-    file = write(tmp_path / "q.jsonl", by_letter, by_text)
-    assert [q.answer for q in read_questions(file, None)] == [1, 2]
+    repeats = {"question": "Q?", "options": {"A": "x", "B": "no", "C": "no"}, "answer": "C"}
+    file = write(tmp_path / "q.jsonl", by_letter, by_text, repeats)
+    assert [q.answer for q in read_questions(file, None)] == [1, 2, 1]
     assert len(read_questions(file, 1)) == 1
 
 
@@ -122,7 +123,8 @@ def test_questions_of_a_file(tmp_path: Path) -> None:
     [
         ({"question": "Q?", "options": ["x", "y"]}, "question 1: no key 'answer'"),
         ({"question": "Q?", "options": ["x", "y"], "answer": "q"}, "question 1: .*'q'"),
-        ({"question": "Q?", "options": ["x", "x"], "answer": "x"}, "two or more options, all diff"),
+        ({"question": "Q?", "options": ["x", "x"], "answer": "x"}, "two or more different"),
+        ({"question": "Q?", "options": ["x", " "], "answer": "x"}, "none of them empty"),
         ("text", "question 1: "),
     ],
 )

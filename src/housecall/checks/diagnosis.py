@@ -19,7 +19,7 @@ from housecall.causal_lm import load_config
 from housecall.gguf.files import GgufFile
 from housecall.gguf.llama import extra_tensors, gguf_name, hyperparameters, to_gguf_order
 from housecall.gguf.vocabulary import gguf_vocabulary
-from housecall.steps.base import open_weights
+from housecall.weights import Weights
 
 _MEANS = {
     "rope.freq_base": "the base of the rotary positions (RoPE) is wrong",
@@ -73,18 +73,18 @@ def weight_faults(file: GgufFile, folder: Path) -> list[str]:
             found.append(
                 (math.inf, f"{name} is not the model's: rotary positions (RoPE) are wrong")
             )
-    with open_weights(folder, "np") as weights:
-        for name in weights.names:
-            target = gguf_name(name)
-            if target not in file.names:
-                found.append((math.inf, f"{target} is missing"))
-                continue
-            original = np.asarray(weights[name], dtype=np.float32)
-            expected, actual = to_gguf_order(target, config)(original), file.tensor(target)
-            error = _relative_error(actual, expected)
-            if not error <= _ROUNDING.get(file.type_of(target), _COARSEST):
-                cause = _cause(actual, expected, original)
-                found.append((error, f"{target} is {error:.0%} off FP16: {cause}"))
+    weights = Weights(folder, "np")
+    for name in weights.names:
+        target = gguf_name(name)
+        if target not in file.names:
+            found.append((math.inf, f"{target} is missing"))
+            continue
+        original = np.asarray(weights[name], dtype=np.float32)
+        expected, actual = to_gguf_order(target, config)(original), file.tensor(target)
+        error = _relative_error(actual, expected)
+        if not error <= _ROUNDING.get(file.type_of(target), _COARSEST):
+            cause = _cause(actual, expected, original)
+            found.append((error, f"{target} is {error:.0%} off FP16: {cause}"))
     return [text for _, text in sorted(found, reverse=True)]
 
 

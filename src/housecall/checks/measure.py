@@ -22,7 +22,8 @@ from housecall.checks.questions import LaidOut, choices
 from housecall.checks.statistics import Interval, bootstrap_mean, wilson
 from housecall.checks.streamed import read_folder, read_gguf, streamed_model
 from housecall.lineage import GGUF_FILE
-from housecall.steps.base import open_weights, read_json
+from housecall.steps.base import read_json
+from housecall.weights import Weights
 
 _BATCH = 2048  # tokens; each batch reads all weights once
 _CHUNK = 256  # places whose log-probabilities over the vocabulary are in memory at once
@@ -132,8 +133,8 @@ class Measure:
         """Whether a file holds FP16's weights bit for bit: what was computed with those holds."""
         config = load_config(self._fp16)
         read = read_gguf(gguf, config)
-        with open_weights(self._fp16) as weights:
-            return all(torch.equal(read(name), weights[name].float()) for name in weights.names)
+        weights = Weights(self._fp16)
+        return all(torch.equal(read(name), weights[name].float()) for name in weights.names)
 
     def _computed(self, model: Any) -> _Computed:
         losses, divergences, agreements, sampled = [], [], [], []
@@ -277,5 +278,4 @@ def _opened(variant: Path, fp16: Path) -> Iterator[Any]:
     elif "quantization_config" in read_json(variant / "config.json"):
         yield load_model(variant)
     else:
-        with open_weights(variant) as weights:
-            yield streamed_model(variant, read_folder(weights, variant))
+        yield streamed_model(variant, read_folder(variant))

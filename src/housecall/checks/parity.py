@@ -25,7 +25,6 @@ from housecall.config import ParityConfig
 from housecall.errors import ParityFailed
 from housecall.gguf.files import GgufFile
 from housecall.progress import bar
-from housecall.steps.base import open_weights
 from housecall.types import Message
 
 REPORT = "parity.json"
@@ -131,9 +130,8 @@ class Parity:
         return _Answers(tokens, answers)
 
     def _divergences(self, answers: Sequence[Sequence[int]]) -> list[Divergence]:
-        with open_weights(self._folder) as weights:
-            model = streamed_model(self._folder, read_folder(weights, self._folder))
-            return first_divergences(model, self._prompts, answers)
+        model = streamed_model(self._folder, read_folder(self._folder))
+        return first_divergences(model, self._prompts, answers)
 
     def _failure(self, found: Divergence) -> str:
         return (

@@ -6,18 +6,14 @@ wrong adapter in it would show nowhere else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from housecall.artifact import Artifact
-from housecall.steps.base import open_weights, read_json
+from housecall.training.adapter import SavedAdapter
 from housecall.weights import Weights
-
-_PREFIX = "base_model.model."
 
 
 def merge_fault(merged: Artifact) -> str | None:
@@ -38,24 +34,14 @@ def merge_fault(merged: Artifact) -> str | None:
 
 
 def _wrong_tensors(merged: Path, base: Path, adapter: Path) -> Iterator[str]:
-    settings = read_json(adapter / "adapter_config.json")
-    rank = settings["r"]
-    scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    with open_weights(base) as old, open_weights(merged) as new, open_weights(adapter) as lora:
-        for name in old.names:
-            change = _change(name, lora, scale)
-            expected = old[name].float() + change
-            found = new[name]
-            # Rounding to the stored type moves a weight by half a step at most.
-            rounding = torch.finfo(found.dtype).eps * float(expected.norm())
-            error = float((found.float() - expected).norm())
-            if not error <= rounding + 1e-3 * float(torch.as_tensor(change).norm()):
-                yield name
-
-
-def _change(name: str, lora: Weights, scale: float) -> Any:
-    """What the adapter adds to a tensor: (alpha / r) B A."""
-    key = _PREFIX + name.removesuffix(".weight")
-    if f"{key}.lora_A.weight" not in lora.names:
-        return torch.zeros(1)
-    return scale * (lora[f"{key}.lora_B.weight"].float() @ lora[f"{key}.lora_A.weight"].float())
+    old, new, lora = Weights(base), Weights(merged), SavedAdapter(adapter)
+    layers = {f"{layer}.weight": layer for layer in lora.layers}
+    for name in old.names:
+        change = lora.delta(layers[name]) if name in layers else torch.zeros(1)
+        expected = old[name].float() + change
+        found = new[name]
+        # Rounding to the stored type moves a weight by half a step at most.
+        rounding = torch.finfo(found.dtype).eps * float(expected.norm())
+        error = float((found.float() - expected).norm())
+        if not error <= rounding + 1e-3 * float(change.norm()):
+            yield name

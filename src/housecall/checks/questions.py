@@ -99,9 +99,12 @@ def _question(raw: Any) -> Question:
     options = [str(o) for o in (given.values() if isinstance(given, Mapping) else given)]
     names = letters or [chr(ord("A") + i) for i in range(len(options))]
     answer = raw["answer"]
-    if len(options) < 2 or len(set(options)) < len(options) or not all(map(str.strip, options)):
-        raise ValueError("needs two or more options, all different")
+    if len(set(options)) < 2 or not all(map(str.strip, options)):
+        raise ValueError("needs two or more different options, none of them empty")
     place = names.index(answer) if answer in names else options.index(answer)
+    # Public sets repeat an option here and there. Equal ones are equally likely, and the first is
+    # then the choice: so it is the answer too.
+    place = options.index(options[place])
     return Question(str(raw["question"]), tuple(options), place)
 
 

@@ -42,8 +42,9 @@ def streamed_model(folder: Path, read: ReadTensor) -> Any:
     return model.eval()
 
 
-def read_folder(weights: Weights, folder: Path) -> ReadTensor:
-    """Weights of a Hugging Face folder, opened with ``open_weights``."""
+def read_folder(folder: Path) -> ReadTensor:
+    """Weights of a Hugging Face folder."""
+    weights = Weights(folder)
     tied = _tied(read_json(folder / "config.json"))
 
     def read(name: str) -> torch.Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import click
 
 from housecall.errors import DataError
 from housecall.guard import MedicalGuard
-from housecall.guard.evaluation import Evaluation, Share, evaluate, read_cases
+from housecall.guard.evaluation import Evaluation, Share, evaluate, read_cases, read_row
 from housecall.settings import load_settings
 
 
@@ -36,7 +35,7 @@ def guard_file(file: str) -> None:
         with click.open_file(file, encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    row = _row(line, f"{file}:{number}")
+                    row = read_row(line, f"{file}:{number}")
                     row["guard"] = guard.check(row["text"]).as_dict()
                     click.echo(json.dumps(row, ensure_ascii=False))
     except (OSError, UnicodeDecodeError) as error:
@@ -78,13 +77,3 @@ def _shown(share: Share | None) -> str:
 def _guard() -> MedicalGuard:
     settings = load_settings()
     return MedicalGuard.load(settings.country, off_topic=settings.off_topic)
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise DataError(f"{where}: needs an object with a text")
-    return row

@@ -117,13 +117,19 @@ def evaluate(guard: Guard, cases: Iterable[Case]) -> Evaluation:
     )
 
 
-def _case(line: str, where: str) -> Case:
+def read_row(line: str, where: str) -> dict[str, Any]:
+    """A line of JSON with a text. Raises DataError that names the place."""
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where}: not JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise DataError(f"{where}: needs an object with a text")
+    return row
+
+
+def _case(line: str, where: str) -> Case:
+    row = read_row(line, where)
     expect = row.get("expect", row.get("level"))
     if expect not in _LEVELS:
         raise DataError(f"{where}: expect is {expect!r}: give one of {', '.join(sorted(_LEVELS))}")

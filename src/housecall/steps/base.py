@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from housecall.chat_template import ChatTemplate
 from housecall.errors import ArtifactError
-from housecall.weights import Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,12 +93,6 @@ def load_template(folder: Path, tokenizer: HfTokenizer) -> ChatTemplate:
     return ChatTemplate(
         source, bos_token=tokenizer.token("bos_token"), eos_token=tokenizer.token("eos_token")
     )
-
-
-@contextmanager
-def open_weights(folder: Path, framework: str = "pt") -> Iterator[Weights]:
-    """The tensors of a model folder. Raises ArtifactError when it has none, or is damaged."""
-    yield Weights(folder, framework)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -14,15 +14,9 @@ from housecall.artifact import Artifact, create, write_json
 from housecall.config import MergeConfig
 from housecall.errors import ArtifactError
 from housecall.progress import bar
-from housecall.steps.base import (
-    CONFIG_FILES,
-    TOKENIZER_FILES,
-    copy_files,
-    read_json,
-)
+from housecall.steps.base import CONFIG_FILES, TOKENIZER_FILES, copy_files, read_json
+from housecall.training.adapter import SavedAdapter
 from housecall.weights import TensorSpec, Weights, write_weights
-
-_PREFIX = "base_model.model."
 
 
 def run(config: MergeConfig, base: Artifact, adapter: Artifact, out: Path) -> Artifact:
@@ -48,12 +42,10 @@ def merge_weights(base: Path, adapter: Path, out: Path) -> int:
 
     Raises ArtifactError when a part of the adapter fits no layer of the base.
     """
-    weights, lora = Weights(base), Weights(adapter)
-    pairs = {name: _PREFIX + name.removesuffix(".weight") for name in weights.names}
-    changed = {name: key for name, key in pairs.items() if f"{key}.lora_A.weight" in lora}
-    if missing := len(lora) // 2 - len(changed):
-        raise ArtifactError(f"{adapter}: {missing} of its tensors fit no layer of {base}")
-    scale = _scale(adapter)
+    weights, lora = Weights(base), SavedAdapter(adapter)
+    layers = {f"{layer}.weight": layer for layer in lora.layers}
+    if missing := layers.keys() - weights.keys():
+        raise ArtifactError(f"{adapter}: {len(missing)} of its tensors fit no layer of {base}")
 
     def tensors() -> Iterator[tuple[str, Any]]:
         import torch
@@ -61,17 +53,11 @@ def merge_weights(base: Path, adapter: Path, out: Path) -> int:
         with bar("merge", len(weights)) as progress:
             for name in weights.names:
                 tensor = weights[name]
-                if key := changed.get(name):
-                    b, a = (lora[f"{key}.lora_{part}.weight"].float() for part in "BA")
-                    tensor = tensor.float() + scale * (b @ a)
+                if layer := layers.get(name):
+                    tensor = tensor.float() + lora.delta(layer)
                 yield name, tensor.to(torch.float16)
                 progress.advance()
 
     specs = {name: TensorSpec("F16", weights.shape(name)) for name in weights.names}
     write_weights(out / "model.safetensors", specs, tensors())
-    return len(changed)
-
-
-def _scale(adapter: Path) -> float:
-    settings = read_json(adapter / "adapter_config.json")
-    return float(settings["lora_alpha"] / settings["r"])
+    return len(layers)

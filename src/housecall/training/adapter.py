@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from housecall.config import TrainConfig
+from housecall.steps.base import read_json
+from housecall.weights import Weights
 
 MODEL_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-_PREFIX = "base_model.model."
+_PREFIX, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
 def save(
@@ -28,8 +30,8 @@ def save(
 
     tensors = {}
     for name in names:
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = weights[f"{name}.down"].cpu().contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = weights[f"{name}.up"].cpu().contiguous()
+        tensors[f"{_PREFIX}{name}{_DOWN}"] = weights[f"{name}.down"].cpu().contiguous()
+        tensors[f"{_PREFIX}{name}{_UP}"] = weights[f"{name}.up"].cpu().contiguous()
     save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})
     settings = LoraConfig(
         task_type="CAUSAL_LM",
@@ -44,18 +46,25 @@ def save(
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def deltas(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """``scale * B A`` in float32 of each layer of a saved adapter, by the layer's name."""
-    from safetensors import safe_open
+class SavedAdapter:
+    """An adapter's folder; only one product of it is in memory at a time."""
 
-    settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    scale = settings["lora_alpha"] / settings["r"]
-    with safe_open(folder / MODEL_FILE, "pt") as file:
-        for key in sorted(file.keys()):
-            if key.endswith(".lora_A.weight"):
-                name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-                up = file.get_tensor(key.replace(".lora_A.", ".lora_B.")).float()
-                yield name, scale * (up @ file.get_tensor(key).float())
+    def __init__(self, folder: Path) -> None:
+        """Raises ArtifactError when it is damaged."""
+        settings = read_json(folder / CONFIG_FILE)
+        self._scale = float(settings["lora_alpha"] / settings["r"])
+        self._weights = Weights(folder)
+        self.layers = sorted(
+            key.removeprefix(_PREFIX).removesuffix(_DOWN)
+            for key in self._weights
+            if key.endswith(_DOWN)
+        )
+
+    def delta(self, layer: str) -> torch.Tensor:
+        """``alpha / r * B A`` in float32: what is added to a layer's weight."""
+        down, up = (self._weights[f"{_PREFIX}{layer}{part}"].float() for part in (_DOWN, _UP))
+        product: torch.Tensor = self._scale * (up @ down)
+        return product
 
 
 def _plain(value: Any) -> Any:

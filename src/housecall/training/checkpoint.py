@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from housecall.artifact import no_space
+from housecall.artifact import is_no_space, no_space
 from housecall.progress import console
 
 
@@ -53,9 +53,11 @@ class CheckpointFile:
                 torch.save({"progress": asdict(progress), **state}, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-        except (OSError, RuntimeError) as error:  # torch wraps the system's error in its own
+        except (OSError, RuntimeError) as error:
             self._partial.unlink(missing_ok=True)
-            raise no_space(self.path) from error
+            if is_no_space(error):
+                raise no_space(self.path) from error
+            raise
         self._partial.replace(self.path)
 
     def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:

@@ -20,9 +20,9 @@ import torch
 
 from housecall.causal_lm import compute_dtype, load_model, pick_device
 from housecall.chat_template import encode
-from housecall.progress import bar
+from housecall.progress import Bar, bar
 from housecall.steps.base import HfTokenizer, load_template
-from housecall.training import adapter
+from housecall.training.adapter import SavedAdapter
 from housecall.types import Message
 
 PROMPTS = "safety_prompts.jsonl"
@@ -80,9 +80,10 @@ def compare(base: Path, trained: Path, system: str | None, tokens: int) -> dict[
     model = load_model(base, dtype=compute_dtype(pick_device())).to(pick_device())
     before = _answers(model, base, prompts, system, tokens, "safety 1/2")
     with torch.no_grad():
-        for name, delta in adapter.deltas(trained):
-            weight = model.get_submodule(name).weight
-            weight.copy_(weight.float() + delta.to(weight.device))
+        adapter = SavedAdapter(trained)
+        for layer in adapter.layers:
+            weight = model.get_submodule(layer).weight
+            weight.copy_(weight.float() + adapter.delta(layer).to(weight.device))
     after = _answers(model, base, prompts, system, tokens, "safety 2/2")
     return {
         "prompts": {kind: _count(prompts, kind) for kind in ("emergency", "dose")},
@@ -119,7 +120,7 @@ def _answers(
     tokens: int,
     title: str,
 ) -> list[str]:
-    """Greedy answers, a few prompts at a time, padded on the left."""
+    """Greedy answers, padded on the left."""
     tokenizer = HfTokenizer(folder)
     template = load_template(folder, tokenizer)
     first = [Message("system", system)] if system else []
@@ -130,21 +131,31 @@ def _answers(
         )
         for p in prompts
     ]
-    answers: list[str] = []
-    with bar(title, len(encoded)) as progress:
-        for start in range(0, len(encoded), 16):
-            part = encoded[start : start + 16]
-            longest = max(map(len, part))
-            ids = torch.tensor([[0] * (longest - len(row)) + row for row in part])
-            mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in part])
-            made = model.generate(
-                ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=tokens,
-                do_sample=False,
-                eos_token_id=sorted(tokenizer.end_of_turn),
-                pad_token_id=0,
-            )
-            answers += [tokenizer.decode(row[longest:].tolist()) for row in made]
-            progress.advance(len(part))
-    return answers
+    longest = max(map(len, encoded))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in encoded])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in encoded])
+    with bar(title, tokens) as progress:
+        made = model.generate(
+            ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=sorted(tokenizer.end_of_turn),
+            pad_token_id=0,
+            streamer=_Steps(progress),
+        )
+    return [tokenizer.decode(row[longest:].tolist()) for row in made]
+
+
+class _Steps:
+    """What ``generate`` tells of each step; the first call is the prompt."""
+
+    def __init__(self, progress: Bar) -> None:
+        self._progress = progress
+
+    def put(self, _: torch.Tensor) -> None:
+        """One more token of each answer."""
+        self._progress.advance()
+
+    def end(self) -> None:
+        """All answers have ended."""

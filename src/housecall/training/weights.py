@@ -41,11 +41,6 @@ class NormalFloat4:
         matrix: torch.Tensor = dequantize_4bit(self._packed, self._state)
         return matrix
 
-    @property
-    def bytes(self) -> int:
-        """Packed weights and their scales."""
-        return int(self._packed.nbytes + self._state.absmax.nbytes)
-
 
 def freeze(matrix: Any, quantization: str) -> Frozen:
     """``nf4`` or ``none``."""
