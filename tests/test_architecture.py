@@ -38,7 +38,8 @@ LAYERS = (
     "row_store",
     "gguf/vocabulary gguf/spread",
     "gguf/files plots promotion",
-    "gguf/convert model_card",
+    "gguf/convert training_summary",
+    "model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base guard/base",
     "engines/llama_file",

@@ -18,6 +18,7 @@ from housecall.config import Recipe
 from housecall.lineage import PROMOTED, RECIPE, chain, is_unclear, read_promoted
 from housecall.plots import size_against_kl
 from housecall.recipe import load_recipe
+from housecall.training_summary import training_lines
 
 CARD = "MODEL_CARD.md"
 PICTURE = "size-kl"
@@ -54,9 +55,12 @@ def _lines(
     yield "---"
     yield yaml.safe_dump(_front_matter(found), sort_keys=False, allow_unicode=True).rstrip()
     yield "---"
-    yield f"\n# {recipe.name}\n"
-    if recipe.description:
-        yield recipe.description + "\n"
+    yield f"\n# {run.resolve().name}\n"
+    yield (
+        f"`{found['base']['source']}`, fine-tuned on dialogues of `{found['dataset']['source']}` "
+        f"by the recipe `{recipe.name}`. {recipe.description}".rstrip()
+        + "\n"
+    )
     yield (
         "**It informs, it does not diagnose.** No clinician has reviewed its answers; it makes "
         "mistakes, and it must not be the only source of a decision about anyone's health.\n"
@@ -68,6 +72,9 @@ def _lines(
     yield from _table(gate, _speeds(run), promoted)
     yield f"\n![Size against KL divergence]({PICTURE}.png)\n"
     yield from _how(gate, recipe)
+    yield "\n## What training did\n"
+    for line in training_lines(Artifact.read(run / "adapter").metrics):
+        yield f"- {line[0].upper()}{line[1:]}."
     yield "\n## Where it comes from\n"
     yield "| | sha256 | facts |\n|---|---|---|"
     for entry in entries:

@@ -74,6 +74,7 @@ def test_the_gate_has_all_its_figures_and_the_card_shows_them(demo: Demo) -> Non
     card = (demo.folder / "runs/demo/MODEL_CARD.md").read_text()
     assert all(f"`{fmt}`" in card for fmt in FORMATS)
     assert "license: apache-2.0" in card
+    assert "emergencies sent to care" in card
     assert (demo.folder / "runs/demo/size-kl.svg").exists()
 
 

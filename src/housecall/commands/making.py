@@ -17,6 +17,7 @@ from housecall.model_card import CARD
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
 from housecall.progress import console
 from housecall.recipe import load_recipe
+from housecall.training_summary import training_lines
 
 
 class Report:
@@ -69,6 +70,9 @@ def _print(made: Run, report: Report, as_json: bool) -> None:
         return
     if summary["variants"]:
         Console().print(_table(summary))
+    if any(done["step"] == "train" and not done["skipped"] for done in report.steps):
+        for line in training_lines(summary["training"]):
+            console().print(line)
     took = ", ".join(
         f"{s['step']} {'done before' if s['skipped'] else format(s['seconds'], '.0f') + ' s'}"
         for s in report.steps
