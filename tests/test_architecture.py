@@ -67,6 +67,11 @@ LAYERS = (
     "checks/tokens checks/greedy checks/diagnosis checks/provenance checks/questions",
     "checks/measure",
     "checks/parity",
+    # ... and how fast is each
+    "bench/__init__ bench/base",
+    "bench/statistics bench/report bench/load bench/prompts bench/processes",
+    "bench/folder bench/roofline bench/gguf bench/server bench/tables bench/summary bench/pictures",
+    "bench/preload bench/rounds bench/texts",
     "steps/*",
     # ... and conversations: kept, and cut to the window
     "migrations/__init__ migrations/env migrations/versions/* records",
@@ -105,6 +110,7 @@ LAYERS = (
 
 TRAINING = (
     *("causal_lm", "importance", "bitsandbytes_folder", "weights", "checks/*", "steps/*"),
+    *("bench/*",),
     *("training/*", "gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files"),
     *("gguf/convert", "gguf/kernels", "gguf/spread"),
     *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),
