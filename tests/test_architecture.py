@@ -71,7 +71,8 @@ LAYERS = (
     "bench/__init__ bench/base",
     "bench/statistics bench/report bench/load bench/prompts bench/processes",
     "bench/folder bench/roofline bench/gguf bench/server bench/tables bench/summary bench/pictures",
-    "bench/preload bench/rounds bench/texts",
+    "bench/compare bench/rounds bench/texts",
+    "bench/preload",
     "steps/*",
     # ... and conversations: kept, and cut to the window
     "migrations/__init__ migrations/env migrations/versions/* records",
@@ -102,8 +103,9 @@ LAYERS = (
     "ui/app ui/launch",
     "commands/__init__ commands/base",
     "commands/asking commands/making commands/showing commands/moving commands/guarding",
+    "commands/benching",
     "commands/serving mcp cli_options",
-    "cli_guard",
+    "cli_bench cli_guard",
     "cli",
     "__main__",
 )

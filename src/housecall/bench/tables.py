@@ -57,6 +57,8 @@ def overview(report: Report) -> Table:
             ]
         )
     tokens = _range_of(report.plan.prompt_tokens)
+    titles = {m.name: m.title for m in report.models}
+    reference = titles[report.comparisons[0].other] if report.comparisons else "others"
     return Table(
         "All models",
         f"One stream, prompts of {tokens} tokens, {report.plan.new_tokens} new tokens, greedy, "
@@ -70,7 +72,7 @@ def overview(report: Report) -> Table:
             "prompt tokens/s",
             "first token ms",
             "tokens/s",
-            "against fine-tuned FP16",
+            f"against {reference}",
             "latency s p50 / p95",
         ),
         rows,
@@ -79,7 +81,7 @@ def overview(report: Report) -> Table:
 
 def against_reference(report: Report, model: Model) -> str:
     """How a model's decoding compares, if at all."""
-    if model.name == "fp16":
+    if report.comparisons and model.name == report.comparisons[0].other:
         return "1"
     found = [
         c for c in report.comparisons if c.model == model.name and c.figure == "tokens_per_second"

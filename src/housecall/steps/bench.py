@@ -44,11 +44,15 @@ _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What is benched: a run's folder, the formats of its recipe, and servers beside them."""
+    """What is benched: models of a run (``base`` or a format), and servers beside them.
+
+    The others are compared with ``reference``.
+    """
 
     run: Path
-    formats: Sequence[str]
+    names: Sequence[str]
     servers: Sequence[Subject] = ()
+    reference: str = "fp16"
     quick: bool = False
 
 
@@ -94,7 +98,7 @@ def run(bench: Bench, config: BenchConfig, out: Path, visits: Visits | None = No
         pictures = draw_all(report, draft.path)
         write_markdown(report, pictures, draft.path)
         write_html(report, pictures, draft.path)
-        draft.metrics |= _metrics(report, bench.formats)
+        draft.metrics |= _metrics(report, [n for n in bench.names if n != "base"])
     journal.forget()
     return Artifact.load(out, verify=False)
 
@@ -112,7 +116,7 @@ def _subjects(bench: Bench) -> tuple[list[Subject], dict[str, str], list[Artifac
     subjects: list[Subject] = []
     errors: dict[str, str] = {}
     there: list[Artifact] = []
-    for name in ("base", *bench.formats):
+    for name in bench.names:
         folder = bench.run / "base" if name == "base" else bench.run / "variants" / name
         try:
             artifact = Artifact.read(folder)
@@ -206,7 +210,7 @@ def _report(
         limits=limits,
         warnings=list(warnings(measured, load, limits, config.repeats)),
         models=[model_row(m, work, limits, flops) for m in measured],
-        comparisons=list(comparisons(measured, "fp16")),
+        comparisons=list(comparisons(measured, bench.reference)),
         baseline=_baseline(config, work),
         prompts=[p.text for p in work.answers],
     )
