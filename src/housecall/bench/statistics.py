@@ -66,5 +66,4 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     degrees = len(logs) - 1
     quantile = _T99[degrees - 1] if degrees <= len(_T99) else _NORMAL99
     half = quantile * statistics.stdev(logs) / math.sqrt(len(logs))
-    low, high = math.exp(mean - min(half, 50)), math.exp(mean + min(half, 50))
-    return Ratio(math.exp(mean), (low, high))
+    return Ratio(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)))

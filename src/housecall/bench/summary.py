@@ -23,6 +23,7 @@ from housecall.bench.statistics import paired_ratio, percentile, spread
 from housecall.checks.statistics import wilson
 
 _ENOUGH_FOR_P99 = 100
+_ENOUGH_ROUNDS = 3
 _BUSY = 0.1
 TITLES = {
     "base": "base, FP16",
@@ -143,7 +144,7 @@ def comparisons(measured: Sequence[Measured], reference: str) -> Iterator[Compar
             ours, theirs = [of_round(a) for a, _ in pairs], [of_round(b) for _, b in pairs]
             ratio = paired_ratio(ours, theirs)
             verdict: Verdict = "no difference"
-            if ratio.interval is None:
+            if len(pairs) < _ENOUGH_ROUNDS:
                 verdict = "not enough rounds"
             elif ratio.differs:
                 verdict = "higher" if ratio.ratio > 1 else "lower"
@@ -152,7 +153,7 @@ def comparisons(measured: Sequence[Measured], reference: str) -> Iterator[Compar
                 model=name,
                 other=reference,
                 ratio=ratio.ratio,
-                interval=ratio.interval,
+                interval=ratio.interval if len(pairs) >= _ENOUGH_ROUNDS else None,
                 verdict=verdict,
             )
 
@@ -182,7 +183,7 @@ def warnings(
             f"in the median and {load.high:.0%} at worst. Times are longer than they need be, and "
             "only ratios within this report mean something. Measure again on a quiet machine."
         )
-    if rounds < 3:
+    if rounds < _ENOUGH_ROUNDS:
         yield (
             f"{rounds} round{'s' if rounds > 1 else ''}: too few to tell a small difference from "
             "noise. A full bench has five."

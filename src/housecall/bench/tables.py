@@ -79,6 +79,45 @@ def overview(report: Report) -> Table:
     )
 
 
+def in_short(report: Report) -> Table:
+    """As much of it as a terminal has room for."""
+    rows = []
+    for m in report.models:
+        if m.speed is None:
+            rows.append([m.name, f"not measured: {m.error}"])
+            continue
+        found = [
+            c for c in report.comparisons if c.model == m.name and c.figure == "tokens_per_second"
+        ]
+        against = NONE if not found else f"{found[0].ratio:.2f}x"
+        rows.append(
+            [
+                m.name,
+                _scaled(m.bytes, 1e6, ".1f"),
+                f"{m.speed.prompt_tokens_per_second.median:.0f}",
+                f"{m.speed.first_token_seconds.median * 1000:.0f}",
+                f"{m.speed.tokens_per_second.median:.1f}",
+                "the same" if found and found[0].verdict == "no difference" else against,
+                _scaled(m.peak_memory_bytes, 1e6, ".0f"),
+            ]
+        )
+    other = report.comparisons[0].other if report.comparisons else "others"
+    return Table(
+        f"{report.run} on {report.machine.threads} threads",
+        "one stream; medians",
+        (
+            "model",
+            "MB",
+            "prompt tok/s",
+            "first token ms",
+            "tokens/s",
+            f"of {other}",
+            "memory MB",
+        ),
+        rows,
+    )
+
+
 def against_reference(report: Report, model: Model) -> str:
     """How a model's decoding compares, if at all."""
     if report.comparisons and model.name == report.comparisons[0].other:
@@ -92,8 +131,8 @@ def against_reference(report: Report, model: Model) -> str:
 def verdict(c: Comparison) -> str:
     """A ratio with its interval, or that there is no difference to speak of."""
     if c.interval is None:
-        return f"{c.ratio:.2f}x (one round)"
-    interval = f"{_short(c.interval[0])} to {_short(c.interval[1])}"
+        return f"{c.ratio:.2f}x (too few rounds)"
+    interval = f"{c.interval[0]:.2f} to {c.interval[1]:.2f}"
     if c.verdict == "no difference":
         return f"no difference ({interval})"
     return f"{c.ratio:.2f}x ({interval})"
@@ -254,10 +293,6 @@ def _share(value: float | None) -> str:
 
 def _accuracy(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if 0.01 <= value < 100 else f"{value:.0e}"
 
 
 def _range_of(values: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from housecall.bench.compare import notes
 from housecall.bench.compare import table as comparison_table
 from housecall.bench.report import REPORT, Report, read_report
 from housecall.bench.rounds import make_visits
-from housecall.bench.tables import Table, overview
+from housecall.bench.tables import Table, in_short
 from housecall.bench.texts import PAGE
 from housecall.config import BenchConfig
 from housecall.errors import ArtifactError, ConfigError
@@ -98,7 +98,7 @@ def _show(report: Report, out: Path, as_json: bool) -> None:
     if as_json:
         click.echo(report.model_dump_json(indent=2))
         return
-    _print(overview(report))
+    _print(in_short(report))
     for warning in report.warnings:
         console().print(f"[yellow]{warning}[/yellow]")
     console().print(f"the whole report: {out / PAGE}")
