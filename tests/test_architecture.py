@@ -40,7 +40,7 @@ LAYERS = (
     "gguf/files plots promotion",
     "gguf/convert model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
-    "engines/base guard/base",
+    "engines/base engines/tuning guard/base",
     "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
@@ -71,7 +71,7 @@ LAYERS = (
     "bench/__init__ bench/base",
     "bench/statistics bench/report bench/load bench/prompts bench/processes",
     "bench/folder bench/roofline bench/gguf bench/server bench/tables bench/summary bench/pictures",
-    "bench/compare bench/rounds bench/texts",
+    "bench/compare bench/rounds bench/texts bench/tuning",
     "bench/preload",
     "steps/*",
     # ... and conversations: kept, and cut to the window
@@ -103,7 +103,7 @@ LAYERS = (
     "ui/app ui/launch",
     "commands/__init__ commands/base",
     "commands/asking commands/making commands/showing commands/moving commands/guarding",
-    "commands/benching",
+    "commands/benching commands/checking",
     "commands/serving mcp cli_options",
     "cli_bench cli_guard",
     "cli",

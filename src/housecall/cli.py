@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import housecall
-from housecall.cli_bench import bench
+from housecall.cli_bench import bench, doctor
 from housecall.cli_guard import guard
 from housecall.cli_options import InOrder, json_option, sampling_options, set_option
 from housecall.errors import HousecallError
@@ -264,10 +264,4 @@ def rm(run: str, yes: bool) -> None:
 cli.add_command(guard)
 
 
-@cli.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """What this machine has, and what is missing for what."""
-    from housecall.commands import showing
-
-    showing.doctor(as_json)
+cli.add_command(doctor)

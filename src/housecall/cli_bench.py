@@ -1,4 +1,4 @@
-"""``housecall bench``, which has more flags than the other steps."""
+"""``housecall bench`` and ``housecall doctor``: what this machine can do, and what it has."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ def bench(
         against_model=against_model,
         as_json=as_json,
     )
+
+
+@click.command()
+@click.argument("model", required=False, metavar="[RUN|FILE.gguf]")
+@click.option("--tune", is_flag=True, help="Find the engine's fastest settings with MODEL.")
+@json_option
+def doctor(model: str | None, tune: bool, as_json: bool) -> None:
+    """What this machine has, and what is missing for what.
+
+    With --tune, a few minutes of measuring; serve, generate, chat and bench use what is found.
+    """
+    from housecall.commands import checking
+
+    if model is not None and not tune:
+        raise click.UsageError("MODEL is what --tune measures with: give both, or none")
+    if tune:
+        checking.tune(model)
+    checking.doctor(as_json)

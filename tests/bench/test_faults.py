@@ -82,6 +82,7 @@ class Scripted:
         answers = [Streamed(len(p.ids), 2, [0.5, 1.0], 0.5) for p in work.speed]
         return Visit(
             engine="scripted",
+            settings={},
             computes_in="nothing",
             load_seconds=0.1,
             whole=[Whole(2, 1.0, 1.0) for _ in answers],

@@ -122,11 +122,13 @@ class Together:
 class Visit:
     """What one life of a model's process gave.
 
-    ``token_bytes`` of weights are read for each new token. ``busy`` is the share of this machine's
-    cores that other programs took meanwhile. ``letters`` are the options that were chosen.
+    ``settings`` are those of the engine. ``token_bytes`` of weights are read for each new token.
+    ``busy`` is the share of this machine's cores that other programs took meanwhile. ``letters``
+    are the options that were chosen.
     """
 
     engine: str
+    settings: dict[str, Any]
     computes_in: str
     load_seconds: float | None
     whole: list[Whole]

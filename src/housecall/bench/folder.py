@@ -57,6 +57,7 @@ def visit_folder(place: str, work: Work, tell: Tell) -> Visit:
         tell("questions")
     return Visit(
         engine="transformers",
+        settings={"threads": work.threads, "dtype": str(model.dtype).removeprefix("torch.")},
         computes_in=str(model.dtype).removeprefix("torch."),
         load_seconds=loaded,
         # Nothing lies between the model and its caller: an answer is whole when its last token is.

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,28 @@ from housecall.checks.engine import next_token
 from housecall.engines.llama_file import check_file
 from housecall.engines.llama_process import LlamaConfig, LlamaProcess
 from housecall.engines.llama_wire import encode, error_from, lines_of
+from housecall.engines.tuning import Tuning
 from housecall.errors import EngineError
 from housecall.gguf.header import read_header
 
 _SLOT = 256  # the engine rounds a window up to this
 
 
-def visit_gguf(file: Path, work: Work, tell: Tell, **settings: Any) -> Visit:
+def visit_gguf(file: Path, work: Work, tell: Tell, tuning: Tuning) -> Visit:
     """Load, warm up, time, answer, score. Raises HousecallError when the file can't be run."""
-    return asyncio.run(_visit(file, work, tell, settings))
+    return asyncio.run(_visit(file, work, tell, tuning))
 
 
-async def _visit(file: Path, work: Work, tell: Tell, settings: Mapping[str, Any]) -> Visit:
+async def _visit(file: Path, work: Work, tell: Tell, tuning: Tuning) -> Visit:
     config = LlamaConfig(
         model=str(file),
         n_ctx=-(-work.window // _SLOT) * _SLOT,
         parallel=max(work.batches, default=1),
-        threads=work.threads,
+        threads=tuning.threads or work.threads,
         gpu_layers=0,
         cache_reuse=False,
         prompt_cache_mib=0,
-        **settings,
+        tuning=tuning,
     )
     check_file(file)
     started = time.perf_counter()
@@ -75,6 +77,7 @@ async def _visit(file: Path, work: Work, tell: Tell, settings: Mapping[str, Any]
         process = psutil.Process(engine.pid)
         return Visit(
             engine="llama.cpp",
+            settings=asdict(config) | {"model": file.name},
             computes_in="its own quantised types",
             load_seconds=loaded,
             whole=whole,

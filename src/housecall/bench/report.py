@@ -95,6 +95,7 @@ class Model(_Value):
     error: str | None
     bytes: int | None
     engine: str | None
+    settings: dict[str, Any] | None
     computes_in: str | None
     peak_memory_bytes: int | None
     peak_gpu_bytes: int | None

@@ -19,17 +19,21 @@ from housecall.bench.load import Watch
 from housecall.bench.processes import run_apart
 from housecall.bench.report import Limits
 from housecall.bench.server import visit_server
+from housecall.engines.tuning import Tuning
 from housecall.errors import HousecallError
 
 _VISIT: TypeAdapter[Visit] = TypeAdapter(Visit)
 
 
-def make_visits(key: str = "", model: str = "") -> Visits:
-    """The visits of all kinds of subjects; ``key`` and ``model`` are for servers."""
+def make_visits(tuning: Tuning | None = None, *, key: str = "", model: str = "") -> Visits:
+    """The visits of all kinds of subjects.
+
+    The engine runs with ``tuning``, as it serves; ``key`` and ``model`` are for servers.
+    """
 
     def visit(subject: Subject, work: Work, tell: Tell) -> Visit:
         if subject.kind == "gguf":
-            return visit_gguf(subject.path, work, tell)
+            return visit_gguf(subject.path, work, tell, tuning or Tuning())
         if subject.kind == "server":
             return visit_server(subject.place, work, tell, key=key, model=model)
         return run_apart(_visit_folder, subject.place, work, tell=tell)
@@ -73,11 +77,16 @@ def visit_all(
 
 def measure_limits(threads: int, journal: Journal) -> Limits:
     """The machine's limits, the best of this sitting and those before an interruption."""
-    now = run_apart(_measure_roofline, threads)
+    now = limits_now(threads)
     kept: Mapping[str, float] = journal.get("limits") or {}
     best = {key: max(value, kept.get(key, 0.0)) for key, value in now.model_dump().items()}
     journal.put("limits", best)
     return Limits(**best)
+
+
+def limits_now(threads: int) -> Limits:
+    """The machine's limits, measured in a process of its own."""
+    return run_apart(_measure_roofline, threads)
 
 
 # These two run in the other process, which has torch loaded; here it would take seconds.

@@ -157,6 +157,7 @@ async def _measure(server: Server, work: Work, tell: Tell) -> Visit:
         tell("answers")
     return Visit(
         engine=f"server, model {server.model}",
+        settings={},
         computes_in="not known",
         load_seconds=None,
         whole=whole,

@@ -55,6 +55,7 @@ def model_row(
         error=measured.error,
         bytes=subject.bytes,
         engine=first.engine if first else None,
+        settings=first.settings if first else None,
         computes_in=first.computes_in if first else None,
         peak_memory_bytes=_most([v.peak_memory_bytes for v in visits]),
         peak_gpu_bytes=_most([v.peak_gpu_bytes for v in visits]),

@@ -7,7 +7,7 @@ files through the serving engine. docs/bench.md says how, and how to read what c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from housecall.bench.summary import Measured, busy, comparisons, model_row, warn
 from housecall.bench.texts import write_html, write_markdown
 from housecall.checks.questions import read_questions
 from housecall.config import BenchConfig
+from housecall.engines.tuning import find_tuning
 from housecall.errors import ArtifactError
 from housecall.lineage import GGUF_FILE
 from housecall.machine import cpu_count, describe_machine, package_versions
@@ -69,10 +70,18 @@ def run(bench: Bench, config: BenchConfig, out: Path, visits: Visits | None = No
     subjects += bench.servers
     parents = [dataset, *there]
     asker = Asker(merged.path, dataset.metrics["system_prompt"])
-    threads = load_settings().threads or cpu_count()
+    here = load_settings()
+    threads = here.threads or cpu_count()
+    tuning = find_tuning(here.data_dir, here.threads)
     works = list(_works(config, asker, threads))
     settings = config.model_dump(mode="json")
-    identity = [settings, [s.name for s in subjects], [p.sha256 for p in parents], threads]
+    identity = [
+        settings,
+        [s.name for s in subjects],
+        [p.sha256 for p in parents],
+        threads,
+        asdict(tuning),
+    ]
     journal = Journal(out, identity)
     with create(out, "bench", config=settings, parents=parents) as draft:
         with bar("bench", 1 + len(subjects) * sum(w.pieces for w in works)) as progress:
@@ -84,7 +93,7 @@ def run(bench: Bench, config: BenchConfig, out: Path, visits: Visits | None = No
             progress.advance(0, "what this machine can do")
             limits = measure_limits(threads, journal)
             progress.advance()
-            found, failed = visit_all(subjects, works, visits or make_visits(), journal, tell)
+            found, failed = visit_all(subjects, works, visits or make_visits(tuning), journal, tell)
         quality = _quality(gate)
         measured = [
             Measured(s, found[s.name], failed.get(s.name), quality.get(s.name)) for s in subjects
