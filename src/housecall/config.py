@@ -193,17 +193,17 @@ class BenchConfig(_Config):
     question_limit: int | None = Field(default=None, ge=0)
 
     def quick(self) -> BenchConfig:
-        """A look: two rounds, short answers, and every mode once."""
+        """A look: one round, short answers, and every mode."""
         return self.model_copy(
             update={
-                "prompts": 1,
-                "repeats": 2,
+                "prompts": 2,
+                "repeats": 1,
                 "prompt_tokens": 64,
                 "new_tokens": 12,
                 "batches": (1, 4),
                 "answers": 12,
                 "answer_tokens": 12,
-                "question_limit": 16,
+                "question_limit": 8,
             }
         )
 

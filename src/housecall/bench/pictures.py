@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from housecall.bench.report import Model, Report
-from housecall.plots import new_figure, save_figure
+from housecall.plots import new_figure, place_labels, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 5.0, 3.8  # inches; a phone still shows its text large enough to read
 _FOLDER, _GGUF, _SERVER = "#3b8fd0", "#d9822b", "#2f9e77"
-_LINES = ("-", "--", "-.", ":")
+_LINES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^", "v", "D", "P", "X")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def draw_all(report: Report, folder: Path) -> list[Picture]:
     for picture, draw, models in (
         (Picture("size-loss", "Size against loss"), _size_loss, _with_loss(report.models)),
         (Picture("tokens", "New tokens a second, one stream"), _tokens, measured),
-        (Picture("batches", "Time of one answer over answers at once"), _batch_lines, measured),
+        (Picture("batches", "Latency over answers at once"), _batch_lines, measured),
         (Picture("memory", "Peak memory and size of files"), _memory, _with_memory(measured)),
     ):
         if not models or (draw is _batch_lines and len(report.plan.batches) < 2):
@@ -47,37 +48,25 @@ def draw_all(report: Report, folder: Path) -> list[Picture]:
 
 
 def _size_loss(axes: Axes, models: Sequence[Model]) -> None:
+    labels: list[tuple[str, tuple[float, float], bool]] = []
     for m in models:
         assert m.quality is not None
         assert m.bytes is not None
-        at = m.bytes / 1e6
+        at = (m.bytes / 1e6, m.quality.loss)
+        labels.append((m.name.removeprefix("gguf-"), at, False))
         axes.plot(
-            at,
-            m.quality.loss,
+            *at,
             marker="o" if m.quality.passed else "X",
             color=_color(m),
             markersize=7,
             linestyle="none",
         )
-    for m, place in zip(models, _apart([m.quality.loss for m in models if m.quality]), strict=True):
-        assert m.quality is not None
-        axes.annotate(
-            m.name.removeprefix("gguf-"),
-            ((m.bytes or 0) / 1e6, m.quality.loss),
-            xytext=(8, place),
-            textcoords="offset points",
-            fontsize=8,
-            va="center",
-        )
     axes.set_xlabel("size of its files in MB")
     axes.set_ylabel("loss on held-out answers, nats a token")
     axes.margins(x=0.2, y=0.15)
-
-
-def _apart(values: Sequence[float]) -> Iterator[float]:
-    """Labels of models that lie on each other go up and down in turn."""
-    for i, _ in enumerate(values):
-        yield (0.0, 9.0, -9.0)[i % 3]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    place_labels(figure, axes, labels)
 
 
 def _tokens(axes: Axes, models: Sequence[Model]) -> None:
@@ -108,10 +97,11 @@ def _batch_lines(axes: Axes, models: Sequence[Model]) -> None:
         axes.plot(
             sizes,
             [b.seconds.median for b in m.speed.batches],
-            marker=".",
+            marker=_MARKERS[place % len(_MARKERS)],
+            markersize=5,
             color=_color(m),
             linestyle=_LINES[place % len(_LINES)],
-            alpha=0.5 + 0.5 * (place % 2),
+            linewidth=1.2,
             label=m.name,
         )
         axes.set_xticks(sizes)
