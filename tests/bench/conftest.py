@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="needs the extra train")
+pytest.importorskip("xllamacpp", reason="needs the serving engine")
+pytest.importorskip("matplotlib", reason="needs the extra train")
+
 from housecall.pipeline import Run
 from housecall.steps.bench import Bench, run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Torch with more threads than free cores takes ten times as long."""
-    pytest.importorskip("torch", reason="bench needs the extra train")
 
 
 @pytest.fixture

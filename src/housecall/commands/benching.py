@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from housecall.bench.rounds import make_visits
 from housecall.bench.tables import Table, in_short
 from housecall.bench.texts import PAGE
 from housecall.config import BenchConfig
+from housecall.engines import engine_class
 from housecall.errors import ArtifactError, ConfigError
 from housecall.lineage import PROMOTED, find_run, read_promoted
 from housecall.locks import working
@@ -75,17 +77,24 @@ def _against(made: Run, config: BenchConfig, url: str, model: str, quick: bool) 
         raise ArtifactError(
             f"{made.path}: nothing has passed the gate: run  housecall gate {made.path.name}"
         )
+    key = load_settings().engine_key
+    asyncio.run(_reach(url, key, model))
     ours = str(read_promoted(made.path)["format"])
     server = Subject(f"server {urlsplit(url).netloc.rpartition('@')[2]}", "server", url, None)
     what = Bench(made.path, (ours,), servers=(server,), reference=ours, quick=quick)
     out = made.path / AGAINST
-    key = load_settings().engine_key
     with working(made.path):
         measure(what, config, out, make_visits(key=key, model=model))
-    found = read_report(out).model(server.name)
-    if found and found.error:
-        raise ConfigError(f"--against {url}: {found.error}")
     return out
+
+
+async def _reach(url: str, key: str, model: str) -> None:
+    """Find out whether a server is there before minutes of measuring. Raises HousecallError."""
+    engine = engine_class("remote")(url, key=key, model=model or None)
+    try:
+        await engine.start()
+    finally:
+        await engine.close()
 
 
 def _measured(run: Path) -> Report:
