@@ -196,14 +196,14 @@ class BenchConfig(_Config):
         """A look: one round, short answers, and every mode."""
         return self.model_copy(
             update={
-                "prompts": 2,
+                "prompts": 1,
                 "repeats": 1,
                 "prompt_tokens": 64,
                 "new_tokens": 12,
                 "batches": (1, 4),
                 "answers": 12,
                 "answer_tokens": 12,
-                "question_limit": 8,
+                "question_limit": 4,
             }
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ class Trial:
 
     setting: str
     value: Any
+    tuning: Tuning
     rates: list[float]
     taken: bool
 
@@ -73,7 +74,7 @@ def search(rate: DecodeRate, cores: int, rounds: int = ROUNDS) -> tuple[Tuning, 
         if not (paired_ratio(rates[winner], rates[0]).differs and winner):
             winner = 0
         trials += [
-            Trial(setting, getattr(option, setting), found, place == winner)
+            Trial(setting, getattr(option, setting), option, found, place == winner)
             for place, (option, found) in enumerate(zip(options, rates, strict=True))
         ]
         best = options[winner]
@@ -90,9 +91,7 @@ def tune(file: Path, limits: Limits | None, tell: Callable[[], None]) -> Tuned:
         return found
 
     best, trials = search(rate, cpu_count())
-    last = [t for t in trials if t.taken][-1]
-    median = statistics.median(last.rates)
-    first = statistics.median(trials[0].rates)
+    median, first = (_median(trials, tuning) for tuning in (best, Tuning()))
     report = {
         "file": file.name,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,6 +110,11 @@ def tune(file: Path, limits: Limits | None, tell: Callable[[], None]) -> Tuned:
         ],
     }
     return Tuned(best, report)
+
+
+def _median(trials: Sequence[Trial], tuning: Tuning) -> float:
+    """Of all rounds with these settings: most were visited beside several others."""
+    return statistics.median(rate for t in trials if t.tuning == tuning for rate in t.rates)
 
 
 async def _decode_rate(file: Path, tuning: Tuning) -> float:
