@@ -41,7 +41,7 @@ LAYERS = (
     "gguf/convert training_summary",
     "model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
-    "engines/base guard/base",
+    "engines/base engines/tuning guard/base",
     "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
@@ -68,6 +68,12 @@ LAYERS = (
     "checks/tokens checks/greedy checks/diagnosis checks/provenance checks/questions",
     "checks/measure",
     "checks/parity",
+    # ... and how fast is each
+    "bench/__init__ bench/base",
+    "bench/statistics bench/report bench/load bench/prompts bench/processes",
+    "bench/folder bench/roofline bench/gguf bench/server bench/tables bench/summary bench/pictures",
+    "bench/compare bench/rounds bench/texts bench/tuning",
+    "bench/preload",
     "steps/*",
     # ... and conversations: kept, and cut to the window
     "migrations/__init__ migrations/env migrations/versions/* records",
@@ -98,14 +104,16 @@ LAYERS = (
     "ui/app ui/launch",
     "commands/__init__ commands/base",
     "commands/asking commands/making commands/showing commands/moving commands/guarding",
+    "commands/benching commands/checking",
     "commands/serving mcp cli_options",
-    "cli_guard",
+    "cli_bench cli_guard",
     "cli",
     "__main__",
 )
 
 TRAINING = (
     *("causal_lm", "importance", "bitsandbytes_folder", "weights", "checks/*", "steps/*"),
+    *("bench/*",),
     *("training/*", "gguf/mixture", "gguf/llama", "gguf/vocabulary", "gguf/files"),
     *("gguf/convert", "gguf/kernels", "gguf/spread"),
     *("readers", "sources", "cleaning/*", "privacy", "duplicates", "spool", "sieve"),

@@ -52,7 +52,16 @@ def tiny_recipe(base: Path, data: Path, **sections: dict[str, Any]) -> Recipe:
             "parity": {"answers": 2, "answer_tokens": 16},
         },
         "gate": {"tokens": 256, "question_limit": 4, "engine_tokens": 8},
-        "bench": {"prompts": 1, "repeats": 1, "new_tokens": 4},
+        "bench": {
+            "prompts": 1,
+            "repeats": 2,
+            "prompt_tokens": 32,
+            "new_tokens": 4,
+            "batches": [1, 2],
+            "answers": 2,
+            "answer_tokens": 4,
+            "question_limit": 4,
+        },
     }
     for name, section in sections.items():
         raw[name] = {**raw.get(name, {}), **section}

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import housecall
+from housecall.cli_bench import bench, doctor
 from housecall.cli_guard import guard
 from housecall.cli_options import InOrder, json_option, sampling_options, set_option
 from housecall.errors import HousecallError
@@ -141,7 +142,9 @@ _step_command("train", "Fine-tune an adapter (QLoRA); goes on after an interrupt
 _step_command("merge", "Put the adapter into the base model.")
 _step_command("quantize", "Make every format of the recipe.")
 _step_command("gate", "Measure what each format lost, and promote the best.")
-_step_command("bench", "Measure how fast each format is here.")
+
+
+cli.add_command(bench)
 
 
 @cli.command()
@@ -261,10 +264,4 @@ def rm(run: str, yes: bool) -> None:
 cli.add_command(guard)
 
 
-@cli.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """What this machine has, and what is missing for what."""
-    from housecall.commands import showing
-
-    showing.doctor(as_json)
+cli.add_command(doctor)

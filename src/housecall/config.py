@@ -174,11 +174,38 @@ class GateConfig(_Config):
 
 
 class BenchConfig(_Config):
-    """How speed is measured: ``repeats`` of ``new_tokens`` greedy tokens after one warm-up."""
+    """What ``bench`` measures: every model once in each of ``repeats`` rounds.
+
+    ``prompts`` of about ``prompt_tokens`` tokens are timed, with ``new_tokens`` greedy tokens
+    behind each; ``batches`` of them at once. ``answers`` of the fixed questions are answered with
+    up to ``answer_tokens`` and shown side by side. ``question_limit`` of ``questions`` (as in
+    ``gate.questions``) are scored by the likeliest letter.
+    """
 
     prompts: int = Field(default=2, ge=1)
-    repeats: int = Field(default=2, ge=1)
+    repeats: int = Field(default=5, ge=1)
+    prompt_tokens: int = Field(default=256, ge=16)
     new_tokens: int = Field(default=32, ge=2)
+    batches: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (1, 2, 4, 8)
+    answers: int = Field(default=12, ge=0)
+    answer_tokens: int = Field(default=64, ge=1)
+    questions: str = Field(default="builtin:health-literacy", min_length=1)
+    question_limit: int | None = Field(default=None, ge=0)
+
+    def quick(self) -> BenchConfig:
+        """A look: one round, short answers, and every mode."""
+        return self.model_copy(
+            update={
+                "prompts": 1,
+                "repeats": 1,
+                "prompt_tokens": 64,
+                "new_tokens": 12,
+                "batches": (1, 4),
+                "answers": 12,
+                "answer_tokens": 12,
+                "question_limit": 4,
+            }
+        )
 
 
 class Recipe(_Config):

@@ -245,7 +245,8 @@ def _gate(run: Run, force: bool) -> None:
 def _bench(run: Run, _: bool) -> None:
     from housecall.steps import bench
 
-    bench.run(run.recipe.bench, run.variants(), _verified(run, "dataset"), run.path / "bench")
+    what = bench.Bench(run.path, ("base", *run.recipe.quantize.formats))
+    bench.run(what, run.recipe.bench, run.path / "bench")
     if (run.path / PROMOTED).is_file():  # the speeds may choose another of those that passed
         promote(run.path, run.recipe.gate.prefer)
     write_card(run.path)

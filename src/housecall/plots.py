@@ -94,7 +94,7 @@ def size_against_kl(
     axes.set_ylabel("KL divergence from FP16, nats a token")
     axes.set_title("What each variant costs and what it loses", loc="left")
     axes.margins(x=0.25, y=0.12)
-    _place_labels(figure, axes, labels)
+    place_labels(figure, axes, labels)
     save_figure(figure, stem)
 
 
@@ -109,7 +109,7 @@ _BESIDE = (
 )
 
 
-def _place_labels(
+def place_labels(
     figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[float, float], bool]]
 ) -> None:
     """Write each label at the first place where it covers no other label and no point."""

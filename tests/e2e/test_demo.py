@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import openai
 import pytest
 
@@ -49,6 +51,20 @@ def test_all_ten_formats_were_made_judged_and_timed(demo: Demo) -> None:
     assert summary["promoted"].startswith("gguf-")
     training = summary["training"]
     assert training["held_out_loss_after"] < training["held_out_loss_before"] - 0.3
+
+
+def test_a_quick_bench_measures_every_mode_and_keeps_its_schema(demo: Demo) -> None:
+    report = json.loads(demo.housecall("bench", "demo", "--quick", "--json").stdout)
+    shipped = resources.files("housecall") / "data" / "bench_report.schema.json"
+    jsonschema.validate(report, json.loads(shipped.read_text("utf-8")))
+    assert [m["name"] for m in report["models"]] == ["base", *FORMATS]
+    for model in report["models"]:
+        assert model["error"] is None
+        assert [b["size"] for b in model["speed"]["batches"]] == report["plan"]["batches"]
+        assert len(model["answers"]) == len(report["prompts"]) == 12
+        assert model["letters"]["questions"] == report["baseline"]["questions"]
+    page = demo.folder / "runs/demo/bench-quick/report.html"
+    assert "All models" in page.read_text("utf-8")
 
 
 def test_every_gguf_is_the_merged_model(demo: Demo) -> None:

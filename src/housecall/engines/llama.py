@@ -24,12 +24,8 @@ from housecall.engines.llama_wire import (
     lines_of,
     parse_event,
 )
-from housecall.errors import (
-    ConfigError,
-    ContextLengthExceeded,
-    EngineError,
-    EngineUnavailable,
-)
+from housecall.engines.tuning import Tuning
+from housecall.errors import ConfigError, ContextLengthExceeded, EngineError, EngineUnavailable
 from housecall.machine import cpu_count
 from housecall.types import Chunk, Sampling
 
@@ -65,6 +61,7 @@ class LlamaEngine:
         cache_reuse: bool = False,
         prompt_cache_mib: int = 512,
         cache_prompt: bool = True,
+        tuning: Tuning | None = None,
     ) -> None:
         self._config = LlamaConfig(
             model=str(model),
@@ -74,6 +71,7 @@ class LlamaEngine:
             gpu_layers=gpu_layers,
             cache_reuse=cache_reuse,
             prompt_cache_mib=prompt_cache_mib if cache_prompt else 0,
+            tuning=tuning or Tuning(),
         )
         self._cache_prompt = cache_prompt
         self._process: LlamaProcess | None = None

@@ -41,6 +41,13 @@ def _serve(config: dict[str, Any]) -> Any:
     params.kv_unified = False  # so that no conversation can take the window of another
     params.fit_params = False  # what was asked for, or an error: no silently smaller window
     params.n_gpu_layers = config["gpu_layers"]
+    tuning = config["tuning"]
+    modes, attention = xllamacpp.llama_load_mode, xllamacpp.llama_flash_attn_type
+    if not tuning["map_file"]:
+        params.load_mode = modes.LLAMA_LOAD_MODE_NONE
+    if not tuning["flash_attention"]:
+        params.flash_attn_type = attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.no_extra_bufts = not tuning["repack"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config["threads"]
     # A request is cancelled, and other streams go on, only between two batches of a prompt.
     params.n_batch = params.n_ubatch = 512 if config["gpu_layers"] else 128

@@ -11,9 +11,10 @@ import secrets
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from housecall.engines.tuning import Tuning
 from housecall.errors import EngineError
 
 _SCRIPT = Path(__file__).with_name("llama_child.py")
@@ -44,6 +45,7 @@ class LlamaConfig:
     gpu_layers: int
     cache_reuse: bool
     prompt_cache_mib: int
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 class LlamaProcess:
