@@ -43,6 +43,8 @@ LAYERS = (
     "engines/base guard/base",
     "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
+    "engines/llama_client engines/remote_wire",
+    "engines/llama_embedder",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
     "guard/phrases guard/messages guard/languages",
