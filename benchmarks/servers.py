@@ -76,17 +76,18 @@ async def ask(side: Side, prompt: str, tokens: int, **more: Any) -> Answered:
         **more,
     }
     began = time.perf_counter()
-    first, texts, usage, whole = 0.0, [], {}, False
+    first, texts, usage, finished, whole = 0.0, [], {}, False, False
     try:
         async with side.client.stream("POST", "/v1/chat/completions", json=body) as response:
             response.raise_for_status()
             async for line in response.aiter_lines():
                 if line == "data: [DONE]":
-                    whole = True
+                    whole = finished  # llama_cpp.server also says it after a stream it broke off
                 elif line.startswith("data: "):
                     event = json.loads(line.removeprefix("data: "))
                     usage = event.get("usage") or usage
                     for choice in event.get("choices", ()):
+                        finished = finished or bool(choice.get("finish_reason"))
                         if text := choice.get("delta", {}).get("content"):
                             first = first or time.perf_counter()
                             texts.append(text)
@@ -158,12 +159,18 @@ async def housecall(
 
 
 @asynccontextmanager
-async def llama_cpp_python(python: Path, model: Path, *, n_ctx: int) -> AsyncIterator[Side]:
-    """``python -m llama_cpp.server`` of another virtual environment, with its defaults."""
+async def llama_cpp_python(
+    python: Path, model: Path, *, n_ctx: int, interrupt: bool
+) -> AsyncIterator[Side]:
+    """``python -m llama_cpp.server`` of another virtual environment.
+
+    With ``interrupt``, its default, a new request breaks off the stream that is being answered.
+    """
     port = _free_port()
     command = [str(python), "-m", "llama_cpp.server", "--model", str(model)]
     command += ["--n_ctx", str(n_ctx), "--n_threads", str(cpu_count())]
     command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--interrupt_requests", str(interrupt)]
     async with _process(command, {}, port, "/v1/models") as side:
         yield side
 
