@@ -44,6 +44,8 @@ LAYERS = (
     "engines/base engines/tuning guard/base",
     "engines/llama_file",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
+    "engines/llama_client engines/remote_wire",
+    "engines/llama_embedder",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
     "guard/phrases guard/messages guard/languages",
@@ -87,14 +89,15 @@ LAYERS = (
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
-    "draft",
+    "draft places deadline",
     "answer pipeline removal exports/base exports/__init__",
     "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application
     "server/__init__ server/logs server/errors server/tracing server/metrics",
     "server/wire server/middleware server/housekeeping",
     "server/openai_wire server/streams",
-    "server/native server/openai server/sessions server/documents server/runs",
+    "server/openai_answer server/openai_text_wire",
+    "server/native server/openai server/openai_text server/sessions server/documents server/runs",
     "server/app",
     "server/run",
     # 8 whoever stands in front of it: the UI (by HTTP), the commands

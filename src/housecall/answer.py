@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 
 from housecall.chat_template import ChatTemplate
+from housecall.deadline import Deadline
 from housecall.draft import Draft
 from housecall.engines.base import Engine
 from housecall.errors import (
     ConfigError,
     ContextLengthExceeded,
     EngineBusy,
-    EngineTimeout,
-    EngineUnavailable,
     HousecallError,
 )
-from housecall.events import Answer, AnswerRequest, Done, Event, Guarded, Token
+from housecall.events import Answer, AnswerRequest, Done, Embedded, Event, Guarded, Token
 from housecall.guard.base import Guard
-from housecall.memory import Conversation, KnownTokens, Window, choose_window, resumed
+from housecall.memory import (
+    Conversation,
+    Encode,
+    KnownTokens,
+    Window,
+    choose_window,
+    raw_encoder,
+    resumed,
+)
+from housecall.places import Places
 from housecall.records import Status
 from housecall.sessions import SessionStore
 from housecall.settings import Settings
 from housecall.types import Message, ServedModel
 
 _log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
 
 _SECONDS_TO_SAVE = 5
 
@@ -64,10 +70,9 @@ class Answerer:
         self._settings = settings
         self._template: ChatTemplate | None = None
         self._known_tokens = KnownTokens()
-        self._places_taken = 0
+        self._places = Places(engine, settings.queue)
         self._open = 0
         self.on_end: Callable[[Draft, Status], None] = lambda draft, status: None
-        self._draining = False
 
     async def start(self) -> None:
         """Load the model. Raises EngineError, or ConfigError for a broken chat template."""
@@ -76,6 +81,7 @@ class Answerer:
         self._template = ChatTemplate(
             info.chat_template, bos_token=info.bos_token, eos_token=info.eos_token
         )
+        self._places.loaded = True
 
     async def close(self) -> None:
         """Stop the engine, once the answers that were cut off are saved."""
@@ -87,19 +93,31 @@ class Answerer:
 
     async def ready(self) -> bool:
         """True when a question asked now would be answered by the model."""
-        if self._draining or self._template is None:
+        if self._places.draining or not self._places.loaded:
             return False
         return await self._engine.ready()
 
     @property
     def load(self) -> tuple[int, int]:
         """How many answers the engine is making, and how many questions wait for a place."""
-        running = min(self._places_taken, self._engine.info.parallel) if self._places_taken else 0
-        return running, self._places_taken - running
+        return self._places.load
 
     def drain(self) -> None:
         """Take no more questions; those that are being answered go on. Emergencies are answered."""
-        self._draining = True
+        self._places.draining = True
+
+    async def embed(self, texts: Sequence[str]) -> list[Embedded]:
+        """Vectors of texts, with one place for all of them.
+
+        Raises EngineError, and ConfigError where the engine has no embeddings.
+        """
+        deadline = Deadline(self._settings.request_timeout)
+        with self._places.take():
+            return [await deadline.keep(self._vector(text)) for text in texts]
+
+    async def _vector(self, text: str) -> Embedded:
+        ids = [*self._engine.info.prefix, *await self._engine.tokenize(text, special=False)]
+        return Embedded(await self._engine.embed(ids), len(ids))
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         """Answer one question; closing the generator cancels it and saves what was said.
@@ -132,7 +150,7 @@ class Answerer:
                     yield Guarded(draft.guard)
             async with aclosing(self._ask_model(draft, conversation)) as pieces:
                 async for piece in pieces:
-                    yield Token(piece)
+                    yield piece
         except Exception as error:
             if not draft.urgent:
                 await self._give_up(draft, error)
@@ -151,11 +169,12 @@ class Answerer:
     async def _begin(self, draft: Draft) -> Conversation:
         """The conversation, its new question saved if it belongs to a session."""
         if not draft.urgent:
-            self._check_open()  # first, so that a refusal costs nothing
+            self._places.check()  # first, so that a refusal costs nothing
         request = draft.request
         given = [message for message in request.messages if message.role == "system"]
         if draft.session_id is None:
-            return self._with_system(Conversation.of(request.messages))
+            conversation = Conversation.of(request.messages)
+            return conversation if request.raw else self._with_system(conversation)
         begin_turn = partial(
             self.store.begin_turn,
             draft.session_id,
@@ -178,14 +197,14 @@ class Answerer:
 
     async def _ask_model(
         self, draft: Draft, conversation: Conversation
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[Token, None]:
         """The model's text; the draft keeps what came of it."""
         if self._settings.stops_after(draft.guard.level):
             draft.finish_reason = "guard"
             return
-        deadline = asyncio.get_running_loop().time() + self._settings.request_timeout
-        with self._place() as template:
-            window = await self._in_time(deadline, self._window(draft, conversation, template))
+        deadline = Deadline(self._settings.request_timeout)
+        with self._places.take():
+            window = await deadline.keep(self._window(draft, conversation))
             draft.window = window
             stream = self._engine.stream(
                 window.prompt, draft.sampling(fixed=self._settings.deterministic)
@@ -193,54 +212,20 @@ class Answerer:
             said = [*conversation.history, draft.request.messages[-1]]
             reader = self._guard.answer_reader(draft.guard, said)
             async with aclosing(stream) as chunks:
-                while chunk := await self._in_time(deadline, anext(chunks, None)):
+                while chunk := await deadline.keep(anext(chunks, None)):
                     allowed = reader.read(chunk.text)
                     draft.add(replace(chunk, text=allowed))
-                    if allowed:
-                        yield allowed
+                    if allowed or chunk.scores:
+                        yield Token(allowed, chunk.scores)
                     if reader.stopped:
                         draft.finish_reason = "guard"
                         break
             if rest := reader.close():
                 draft.add_text(rest)
-                yield rest
+                yield Token(rest)
             draft.guard = replace(draft.guard, output=reader.findings)
 
-    def _check_open(self) -> None:
-        """Refuse a question for which there is no place."""
-        if self._draining:
-            raise EngineUnavailable("this server is shutting down: try again in a moment")
-        if self._template is None:
-            return
-        if self._places_taken >= self._engine.info.parallel + self._settings.queue:
-            raise EngineBusy("all places are taken: try again in a moment")
-
-    @contextmanager
-    def _place(self) -> Iterator[ChatTemplate]:
-        """A place in the engine or in the queue before it, and the model's template."""
-        self._check_open()
-        if self._template is None:
-            raise EngineUnavailable("the model is still loading: try again in a moment")
-        self._places_taken += 1
-        try:
-            yield self._template
-        finally:
-            self._places_taken -= 1
-
-    async def _in_time(self, deadline: float, work: Awaitable[_Result]) -> _Result:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await work
-        except TimeoutError:
-            seconds = self._settings.request_timeout
-            raise EngineTimeout(
-                f"the answer was not ready within {seconds:g} s: ask for fewer max_tokens, "
-                "or serve with a larger HOUSECALL_REQUEST_TIMEOUT"
-            ) from None
-
-    async def _window(
-        self, draft: Draft, conversation: Conversation, template: ChatTemplate
-    ) -> Window:
+    async def _window(self, draft: Draft, conversation: Conversation) -> Window:
         """The window of a conversation; what left it for good is saved with its session."""
         policy = self._settings.long_chat if draft.session_id else "refuse"
         window = await choose_window(
@@ -248,13 +233,19 @@ class Answerer:
             policy,
             n_ctx=self._engine.info.n_ctx,
             max_tokens=draft.request.sampling.max_tokens,
-            encode=self._known_tokens.encoder(template, self._engine.tokenize),
+            encode=self._encode(raw=draft.request.raw),
         )
         rest = window.conversation
         if draft.session_id and draft.turn and rest.first_turn != conversation.first_turn:
             facts = [fact.as_dict() for fact in rest.facts]
             await to_thread.run_sync(self.store.leave, draft.session_id, rest.first_turn, facts)
         return window
+
+    def _encode(self, *, raw: bool) -> Encode:
+        if raw:
+            return raw_encoder(self._engine.info.prefix, self._engine.tokenize)
+        assert self._template is not None
+        return self._known_tokens.encoder(self._template, self._engine.tokenize)
 
     async def _finish(self, draft: Draft) -> Answer:
         try:

@@ -12,7 +12,7 @@ from housecall.events import Answer, AnswerRequest, Timings
 from housecall.guard.base import GuardResult
 from housecall.memory import Window
 from housecall.records import AnswerRecord
-from housecall.types import Chunk, FinishReason, Sampling, ServedModel, Usage
+from housecall.types import Chunk, FinishReason, Sampling, ServedModel, TokenScore, Usage
 
 PARAGRAPH = "\n\n"
 """What stands between the guard's message and the model's text."""
@@ -32,6 +32,7 @@ class Draft:
     gaps: list[float] = field(default_factory=list)
     """Seconds between two pieces of the model's stream."""
     _pieces: list[str] = field(default_factory=list)
+    _scores: list[TokenScore] = field(default_factory=list)
     _tokens: int = 0
     _usage: Usage | None = None
     _first: float | None = None
@@ -66,6 +67,7 @@ class Draft:
         self._last = now
         self._first = self._first or now
         self._pieces.append(chunk.text)
+        self._scores += chunk.scores
         self._tokens += len(chunk.ids)
         self._usage = chunk.usage or self._usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
@@ -88,6 +90,7 @@ class Draft:
             context=self._context(),
             session_id=self.session_id,
             turn=self.turn,
+            scores=tuple(self._scores),
         )
 
     def record(self, model: ServedModel, guard_version: str) -> AnswerRecord:

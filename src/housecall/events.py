@@ -8,7 +8,7 @@ from typing import Any
 
 from housecall.guard.base import GuardResult
 from housecall.records import Kind, new_id
-from housecall.types import FinishReason, Message, Sampling, ServedModel, Usage
+from housecall.types import FinishReason, Message, Sampling, ServedModel, TokenScore, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class AnswerRequest:
 
     A ``chat`` gives only that one, with a system message before it or not; the rest of the
     conversation is in its session, a new one when ``session_id`` is None. ``owner`` is whose
-    session and answer it is; they are nobody else's.
+    session and answer it is; they are nobody else's. With ``raw`` the only message is a text that
+    the model goes on with, without its chat template.
     """
 
     kind: Kind
@@ -25,6 +26,7 @@ class AnswerRequest:
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     session_id: str | None = None
+    raw: bool = False
     owner: str = ""
     answer_id: str = field(default_factory=lambda: new_id("ans"))
     new_session_id: str = field(default_factory=lambda: new_id("ses"))
@@ -64,6 +66,7 @@ class Answer:
     context: Mapping[str, Any] | None
     session_id: str | None
     turn: int | None
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,10 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the model's text."""
+    """A piece of the model's text, with the scores of its tokens where they were asked for."""
 
     text: str
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,14 @@ class Done:
     """The whole answer, saved. Always the last event."""
 
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a text, of length 1, and the number of its tokens."""
+
+    vector: list[float]
+    tokens: int
 
 
 Event = Guarded | Token | Done

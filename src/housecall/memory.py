@@ -221,6 +221,16 @@ def noted(facts: Sequence[Fact]) -> str:
     return "\n".join([INTRODUCTION, *(f"- {fact.text} (turn {fact.turn})" for fact in facts)])
 
 
+def raw_encoder(prefix: Sequence[int], tokenize: AsyncTokenize) -> Encode:
+    """Encodes texts as they are, without a template; their control tokens are characters too."""
+
+    async def encode(messages: Sequence[Message]) -> list[int]:
+        text = "".join(message.content for message in messages)
+        return [*prefix, *await tokenize(text, special=False)]
+
+    return encode
+
+
 class KnownTokens:
     """The newest tokenised texts, so that each turn sends the engine only what is new.
 

@@ -32,6 +32,22 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+    """How many likely tokens are told beside each one that is chosen; None: no probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token and the natural logarithm of its probability, before temperature and the like.
+
+    ``top`` are the likeliest tokens in its place. ``data`` are the bytes of ``text``, which may
+    be a part of a character.
+    """
+
+    text: str
+    data: bytes
+    logprob: float
+    top: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +69,14 @@ class Chunk:
     """A piece of an answer. The last one has a ``finish_reason`` and the ``usage``.
 
     ``text`` is always whole characters: bytes of a character split over tokens are held back.
+    ``scores`` are those of its tokens, where the request asked for them.
     """
 
     text: str = ""
     ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage = field(default_factory=Usage)
     ids: tuple[int, ...] = ()
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

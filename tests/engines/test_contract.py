@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from math import hypot
 from pathlib import Path
 from time import monotonic
 
@@ -12,7 +13,7 @@ import pytest
 
 from housecall.engines.base import Engine, complete
 from housecall.engines.fake import FakeEngine
-from housecall.errors import ContextLengthExceeded, EngineUnavailable
+from housecall.errors import ConfigError, ContextLengthExceeded, EngineUnavailable
 from housecall.types import Chunk, Sampling
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +159,38 @@ async def test_streams_at_once_are_whole(engine: Engine, prompt: list[int]) -> N
     for answer in answers:
         assert answer.usage.prompt_tokens == len(prompt)
         assert answer.finish_reason == "stop" or answer.usage.completion_tokens == 16
+
+
+async def test_scores_tell_what_the_text_is_made_of(engine: Engine, prompt: list[int]) -> None:
+    if engine.info.name == "hf":
+        with pytest.raises(ConfigError, match="top_logprobs"):
+            await complete(engine, prompt, Sampling(top_logprobs=1))
+        return
+    sampling = Sampling(temperature=0, max_tokens=12, top_logprobs=3)
+    answer = await complete(engine, prompt, sampling)
+    assert "".join(score.text for score in answer.scores) == answer.text
+    for score in answer.scores:
+        assert score.data == score.text.encode()
+        assert len(score.top) == 3
+        assert score.logprob == score.top[0].logprob < 0  # greedy takes the likeliest
+        assert list(score.top) == sorted(score.top, key=lambda other: -other.logprob)
+    alone = await complete(engine, prompt, Sampling(temperature=0, max_tokens=12, top_logprobs=0))
+    assert [score.top for score in alone.scores] == [()] * len(answer.scores)
+    assert (await complete(engine, prompt, GREEDY)).scores == ()
+
+
+async def test_a_text_is_a_vector_of_length_1(engine: Engine) -> None:
+    texts = ["I have a headache.", "My head hurts.", "The train leaves at noon. " * 30]
+    ids = [await engine.tokenize(text, special=False) for text in texts]
+    ids = [text[: engine.info.n_ctx] for text in ids]
+    vectors = [await engine.embed(text) for text in ids]
+    assert all(hypot(*vector) == pytest.approx(1) for vector in vectors)
+    assert len({len(vector) for vector in vectors}) == 1
+    assert await engine.embed(ids[0]) == pytest.approx(vectors[0], abs=1e-4)
+    near, far = (
+        sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:]
+    )
+    assert near > far or engine.info.name != "llama"  # the others have learned nothing
 
 
 async def test_text_that_is_not_unicode_is_taken(engine: Engine) -> None:

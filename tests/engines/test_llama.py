@@ -196,8 +196,8 @@ async def test_closing_a_stream_frees_the_slot_of_the_engine(
 
 
 async def busy(engine: LlamaEngine) -> bool:
-    slots = await engine._connection().get("/slots")
-    return any(slot["is_processing"] for slot in slots.json())
+    slots = await engine._connection().request("GET", "/slots")
+    return any(slot["is_processing"] for slot in slots)
 
 
 async def test_characters_of_several_tokens_come_whole(engine: LlamaEngine) -> None:

@@ -16,7 +16,7 @@ from housecall.engines.fake import FakeEngine
 from housecall.server.app import create_app
 from housecall.sessions import SessionStore
 from housecall.settings import load_settings
-from serving import MODEL, ScriptedGuard, client_for
+from serving import MODEL, ScriptedGuard, client_for, serving
 
 
 @pytest.fixture
@@ -62,3 +62,23 @@ async def client(client_of: Callable[..., Any]) -> httpx.AsyncClient:
     """A client of an app with the default engine and settings."""
     made: httpx.AsyncClient = await client_of()
     return made
+
+
+@pytest.fixture
+def openai_of(app_of: Callable[..., FastAPI]) -> Iterator[Callable[..., Any]]:
+    """Make OpenAI's client of a server on a free port."""
+    import openai
+
+    open_clients: list[Any] = []
+
+    def make(engine: FakeEngine | None = None, *, key: str = "unused", **flags: Any) -> Any:
+        server = serving(app_of(engine, **flags))
+        address = server.__enter__()
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+        open_clients.append((client, server))
+        return client
+
+    yield make
+    for client, server in open_clients:
+        client.close()
+        server.__exit__(None, None, None)

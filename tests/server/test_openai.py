@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from fastapi import FastAPI
 
 from housecall.engines.fake import FakeEngine
 from housecall.errors import EngineError
 from housecall.server.openai_wire import IGNORED
-from serving import MODEL, serving
-
-
-@pytest.fixture
-def openai_of(app_of: Callable[..., FastAPI]) -> Iterator[Callable[..., Any]]:
-    """Make OpenAI's client of a server on a free port."""
-    open_clients: list[Any] = []
-
-    def make(engine: FakeEngine | None = None, *, key: str = "unused", **flags: Any) -> Any:
-        server = serving(app_of(engine, **flags))
-        address = server.__enter__()
-        client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
-        open_clients.append((client, server))
-        return client
-
-    yield make
-    for client, server in open_clients:
-        client.close()
-        server.__exit__(None, None, None)
+from serving import MODEL
 
 
 def user(text: str) -> list[dict[str, Any]]:
@@ -142,6 +122,31 @@ def test_the_answer_may_fill_the_window_by_default(openai_of: Any) -> None:
     assert completion.usage.completion_tokens > 256  # the default elsewhere
 
 
+def test_log_probabilities_tell_how_likely_each_token_was(openai_of: Any) -> None:
+    client = openai_of(FakeEngine(["Since when?"]))
+    asked = {"model": "demo", "messages": user("I cough."), "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(**asked).choices[0].logprobs.content
+    assert [token.token for token in whole] == ["Since", " when", "?"]
+    assert [token.bytes for token in whole] == [list(b"Since"), list(b" when"), list(b"?")]
+    assert all(token.logprob == token.top_logprobs[0].logprob < 0 for token in whole)
+    assert {len(token.top_logprobs) for token in whole} == {2}
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    told = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
+    assert [token for one in told for token in one.content] == whole
+    none = client.chat.completions.create(**{**asked, "logprobs": False, "top_logprobs": None})
+    assert none.choices[0].logprobs is None
+
+
+@pytest.mark.parametrize("policy", ["cut", "replace"])
+def test_log_probabilities_do_not_show_what_the_guard_takes_out(
+    openai_of: Any, policy: str
+) -> None:
+    client = openai_of(guard_output=policy)
+    with pytest.raises(openai.BadRequestError, match=f"GUARD_OUTPUT={policy}") as caught:
+        client.chat.completions.create(model="demo", messages=user("Hi"), logprobs=True)
+    assert caught.value.param == "logprobs"
+
+
 def test_fields_without_effect_are_ignored(openai_of: Any) -> None:
     message = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": []}
     completion = openai_of().chat.completions.create(
@@ -159,7 +164,8 @@ def test_fields_without_effect_are_ignored(openai_of: Any) -> None:
     [
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"temperature": 3}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"best_of": 2}, "best_of"),

@@ -7,12 +7,13 @@ An engine takes token ids, never text, so that nothing a user types can become a
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from housecall.types import Chunk, Completion, FinishReason, Sampling, Usage
+from housecall.types import Chunk, Completion, FinishReason, Sampling, TokenScore, Usage
 
 END_OF_GENERATION = (
     "<|im_end|>",
@@ -48,6 +49,8 @@ class EngineInfo:
     bos_token: str
     eos_token: str
     eog_ids: frozenset[int]
+    prefix: tuple[int, ...] = ()
+    """What this model wants before a text without a chat template: its BOS, or nothing."""
 
 
 class Engine(Protocol):
@@ -94,17 +97,33 @@ class Engine(Protocol):
         """
         ...
 
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """A vector of length 1 for a text: the mean of the model's last states over its tokens.
+
+        Raises ContextLengthExceeded, EngineUnavailable, EngineError, and ConfigError where this
+        engine has no embeddings.
+        """
+        ...
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """The vector of length 1 in the direction of ``vector``."""
+    length = math.hypot(*vector) or 1.0
+    return [value / length for value in vector]
+
 
 async def complete(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Completion:
     """Collect a stream into one answer."""
     text: list[str] = []
     ids: list[int] = []
+    scores: list[TokenScore] = []
     finish: FinishReason = "stop"
     usage = Usage()
     async with aclosing(engine.stream(prompt, sampling)) as stream:
         async for chunk in stream:
             text.append(chunk.text)
             ids.extend(chunk.ids)
+            scores.extend(chunk.scores)
             finish = chunk.finish_reason or finish
             usage = chunk.usage or usage
-    return Completion("".join(text), finish, usage, tuple(ids))
+    return Completion("".join(text), finish, usage, tuple(ids), tuple(scores))

@@ -7,11 +7,12 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from math import log
 
-from housecall.engines.base import EngineInfo
+from housecall.engines.base import EngineInfo, unit
 from housecall.engines.stop import StopStrings
 from housecall.errors import ContextLengthExceeded, EngineError, EngineUnavailable
-from housecall.types import Chunk, FinishReason, Sampling, Usage
+from housecall.types import Chunk, FinishReason, Sampling, TokenScore, Usage
 
 Replies = Sequence[str] | Callable[[str], str]
 
@@ -152,14 +153,30 @@ class FakeEngine:
             reply = self._reply(text)
             room = min(sampling.max_tokens, self._info.n_ctx - len(prompt))
             answer = [*self.tokenizer.encode(reply, special=False), TURN_END][:room]
-            async with aclosing(self._answer(answer, len(prompt), sampling.stop)) as chunks:
+            async with aclosing(self._answer(answer, len(prompt), sampling)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """How often a text has a token of each remainder by 16."""
+        self._check_running()
+        remainders = [token % 16 for token in ids]
+        return unit([remainders.count(value) for value in range(16)])
+
+    def _score(self, token: int, top: int) -> TokenScore:
+        """Each token has a probability of a half, the next ones a half of the one before."""
+        likely = (token, *range(token))[:top]
+        scores = [
+            TokenScore(text := self.tokenizer.decode([other]), text.encode(), -log(2) * place)
+            for place, other in enumerate(likely, 1)
+        ]
+        text = self.tokenizer.decode([token])
+        return TokenScore(text, text.encode(), -log(2), tuple(scores))
+
     async def _answer(
-        self, answer: Sequence[int], prompt_tokens: int, stop: Sequence[str]
+        self, answer: Sequence[int], prompt_tokens: int, sampling: Sampling
     ) -> AsyncGenerator[Chunk, None]:
-        shown = StopStrings(stop)
+        shown, top = StopStrings(sampling.stop), sampling.top_logprobs
         finish: FinishReason = "length"
         count = 0
         for count, token in enumerate(answer, 1):
@@ -167,8 +184,10 @@ class FakeEngine:
             self._check_running()
             if self._fail_after is not None and count > self._fail_after:
                 raise self._failure
-            text = "" if token == TURN_END else shown.push(self.tokenizer.decode([token]))
-            yield Chunk(text, (token,))
+            ends = token == TURN_END
+            text = "" if ends else shown.push(self.tokenizer.decode([token]))
+            scores = () if ends or top is None else (self._score(token, top),)
+            yield Chunk(text, (token,), scores=scores)
             if token == TURN_END or shown.found:
                 finish = "stop"
                 break

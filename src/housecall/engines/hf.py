@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from housecall.engines.base import END_OF_GENERATION, EngineInfo
+from housecall.engines.base import END_OF_GENERATION, EngineInfo, unit
 from housecall.engines.stop import StopStrings
 from housecall.errors import (
     ConfigError,
@@ -26,7 +26,7 @@ class HfEngine:
     For gates and benchmarks; serving wants ``LlamaEngine``. ``dtype`` is the name of a torch
     type. None is bfloat16 on a processor, which reads prompts 7 times as fast as float16 there but
     rounds more (float32 gives float16's texts), and on a GPU or for a quantised model what the
-    folder was stored in. There is no ``json_schema`` here.
+    folder was stored in. There is no ``json_schema`` here, and there are no log-probabilities.
     """
 
     def __init__(self, folder: Path, *, n_ctx: int = 2048, dtype: str | None = None) -> None:
@@ -80,12 +80,13 @@ class HfEngine:
     ) -> AsyncGenerator[Chunk, None]:
         """Generate from token ids; closing the stream ends the computation.
 
-        Raises ContextLengthExceeded, ConfigError for a ``json_schema``, EngineUnavailable and
-        EngineError.
+        Raises ContextLengthExceeded, ConfigError for a ``json_schema`` or ``top_logprobs``,
+        EngineUnavailable and EngineError.
         """
         self._check_running()
-        if sampling.json_schema is not None:
-            raise ConfigError("the engine hf knows no json_schema: serve a GGUF variant instead")
+        for name in ("json_schema", "top_logprobs"):
+            if getattr(sampling, name) is not None:
+                raise ConfigError(f"the engine hf knows no {name}: serve a GGUF variant instead")
         if len(prompt) >= self.info.n_ctx:
             raise ContextLengthExceeded(len(prompt), self.info.n_ctx)
         async with self._slot:
@@ -105,6 +106,17 @@ class HfEngine:
             finally:
                 cancelled.set()
                 await asyncio.wait([work])
+
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """A vector for a text. Raises ContextLengthExceeded and EngineUnavailable."""
+        self._check_running()
+        if len(ids) > self.info.n_ctx:
+            raise ContextLengthExceeded(len(ids), self.info.n_ctx)
+        async with self._slot:
+            self._check_running()
+            from housecall.engines.hf_generate import mean_state
+
+            return unit(await asyncio.to_thread(mean_state, self._model, ids))
 
     def _work(
         self,
@@ -184,7 +196,13 @@ class HfEngine:
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
             eog_ids=self._end_of_generation_ids(),
+            prefix=self._prefix(),
         )
+
+    def _prefix(self) -> tuple[int, ...]:
+        """BOS where the tokenizer puts it before a text."""
+        ids: list[int] = self._tokenizer("x").input_ids
+        return tuple(ids[:1]) if ids[0] == self._tokenizer.bos_token_id else ()
 
     def _end_of_generation_ids(self) -> frozenset[int]:
         """Those the folder names, and the known end tokens among its control tokens."""

@@ -41,6 +41,14 @@ def _forward(model: Any, ids: Sequence[int], cache: Any) -> Tensor:
 
 
 @torch.inference_mode()
+def mean_state(model: Any, ids: Sequence[int]) -> list[float]:
+    """The mean of the last layer's states over the tokens of a text."""
+    states = model.base_model(torch.tensor([ids], device=model.device)).last_hidden_state
+    mean: list[float] = states[0].float().mean(0).tolist()
+    return mean
+
+
+@torch.inference_mode()
 def choose(
     logits: Tensor, recent: Sequence[int], sampling: Sampling, generator: torch.Generator
 ) -> int:

@@ -7,23 +7,17 @@ import json
 import logging
 import unicodedata
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-import httpx
-
 from housecall.engines.base import END_OF_GENERATION, EngineInfo
+from housecall.engines.llama_client import LlamaClient, started
+from housecall.engines.llama_embedder import LlamaEmbedder
 from housecall.engines.llama_file import check_file
 from housecall.engines.llama_process import LlamaConfig, LlamaProcess
-from housecall.engines.llama_wire import (
-    compact,
-    completion_request,
-    encode,
-    error_from,
-    lines_of,
-    parse_event,
-)
+from housecall.engines.llama_wire import compact, completion_request, parse_event
 from housecall.engines.tuning import Tuning
 from housecall.errors import ConfigError, ContextLengthExceeded, EngineError, EngineUnavailable
 from housecall.machine import cpu_count
@@ -74,8 +68,9 @@ class LlamaEngine:
             tuning=tuning or Tuning(),
         )
         self._cache_prompt = cache_prompt
+        self._embedder = LlamaEmbedder(self._config)
         self._process: LlamaProcess | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: LlamaClient | None = None
         self._info: EngineInfo | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(parallel)
@@ -120,16 +115,12 @@ class LlamaEngine:
             await asyncio.wait([self._supervisor])
         if self._process:
             await self._process.stop()
+        await self._embedder.close()
         await self._disconnect()
 
     async def ready(self) -> bool:
         """True when the child says that it is healthy, within a second."""
-        if self._client is None:
-            return False
-        try:
-            return (await self._client.get("/health", timeout=1.0)).is_success
-        except httpx.TransportError:
-            return False
+        return self._client is not None and await self._client.healthy()
 
     async def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of ``text``; control tokens are single ids only with ``special``."""
@@ -138,7 +129,7 @@ class LlamaEngine:
             return list(self._template_ids[text])
         content = unicodedata.normalize(self._form, text) if self._form else text
         body = {"content": content, "add_special": False, "parse_special": special}
-        ids: list[int] = (await self._request("POST", "/tokenize", body))["tokens"]
+        ids: list[int] = (await self._connection().request("POST", "/tokenize", body))["tokens"]
         if special and len(self._template_ids) < 1024:
             self._template_ids[text] = list(ids)
         return ids
@@ -158,24 +149,23 @@ class LlamaEngine:
         async with self._slots:
             if sampling.json_schema is not None:
                 await self._check_schema(sampling.json_schema)
-            try:
-                async with self._connection().stream(
-                    "POST", "/completion", content=encode(body)
-                ) as response:
-                    if not response.is_success:
-                        raise error_from(json.loads(await response.aread()))
-                    async for line in lines_of(response.aiter_bytes()):
-                        if chunk := parse_event(line):
-                            yield chunk
-                        if chunk and chunk.finish_reason:
-                            return
-            except httpx.TransportError as error:
-                raise _died() from error
-            raise _died()
+            async with aclosing(self._connection().stream("/completion", body)) as lines:
+                async for line in lines:
+                    if chunk := parse_event(line, sampling.top_logprobs or 0):
+                        yield chunk
+                    if chunk and chunk.finish_reason:
+                        return
+
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """A vector for a text, made in a child of its own that the first call starts."""
+        if self._closed:
+            raise EngineUnavailable("the engine is closed")
+        return await self._embedder.embed(ids)
 
     async def probe(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """One whole completion in the engine's own terms: to examine a model, not to serve it."""
-        return await self._request("POST", "/completion", body)
+        answer: dict[str, Any] = await self._connection().request("POST", "/completion", body)
+        return answer
 
     async def _check_schema(self, schema: Mapping[str, Any]) -> None:
         """Find out whether the engine enforces ``schema``: one that it can't read it ignores.
@@ -195,7 +185,7 @@ class LlamaEngine:
             "json_schema": compact(schema),
             "cache_prompt": False,
         }
-        if "@" in (await self._request("POST", "/completion", body))["content"]:
+        if "@" in (await self._connection().request("POST", "/completion", body))["content"]:
             raise ConfigError(
                 "the engine can't hold an answer to this json_schema: check its types and $refs, "
                 "or leave out the less common keywords"
@@ -203,20 +193,7 @@ class LlamaEngine:
         if len(self._good_schemas) < 1024:
             self._good_schemas.add(text)
 
-    async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        content = None if body is None else encode(body)
-        try:
-            response = await self._connection().request(method, path, content=content)
-        except httpx.TransportError as error:
-            raise _died() from error
-        answer: dict[str, Any] = response.json()
-        if not response.is_success:
-            raise error_from(answer)
-        return answer
-
-    def _connection(self) -> httpx.AsyncClient:
+    def _connection(self) -> LlamaClient:
         if self._client is None:
             raise EngineUnavailable("the engine is not running: try again in a few seconds")
         return self._client
@@ -224,31 +201,16 @@ class LlamaEngine:
     async def _launch(self) -> None:
         self._process = process = LlamaProcess(self._config)
         try:
-            await process.start()
+            self._client = await started(process)
         except EngineError as error:
             if self._closed:
                 raise EngineUnavailable("the engine was closed while it was starting") from error
             raise
-        self._client = httpx.AsyncClient(
-            base_url=process.address,
-            headers={
-                "Authorization": f"Bearer {process.key}",
-                "Content-Type": "application/json",
-            },
-            timeout=httpx.Timeout(None, connect=5.0),  # how long an answer may take: the caller's
-            # The engine drops a connection after a stream without saying so: use each once.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,  # no proxy between two processes of one machine
-        )
-        while not await self.ready():
-            if not process.alive:
-                raise EngineError(f"the engine died when it had loaded {self._config.model}")
-            await asyncio.sleep(0.05)
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client:
-            await client.aclose()
+            await client.close()
 
     async def _supervise(self) -> None:
         """Start the child again whenever it dies."""
@@ -270,7 +232,7 @@ class LlamaEngine:
                 _log.error("%s", error)
 
     async def _read_info(self) -> EngineInfo:
-        props = await self._request("GET", "/props")
+        props = await self._connection().request("GET", "/props")
         return EngineInfo(
             name="llama",
             model=Path(self._config.model).name,
@@ -281,7 +243,12 @@ class LlamaEngine:
             bos_token=props["bos_token"],
             eos_token=props["eos_token"],
             eog_ids=await self._end_of_generation_ids(props["eos_token"]),
+            prefix=await self._prefix(),
         )
+
+    async def _prefix(self) -> tuple[int, ...]:
+        body = {"content": "", "add_special": True}
+        return tuple((await self._connection().request("POST", "/tokenize", body))["tokens"])
 
     async def _end_of_generation_ids(self, eos_token: str) -> frozenset[int]:
         """Ids of those end tokens that this model has as control tokens."""
@@ -291,7 +258,3 @@ class LlamaEngine:
             if len(ids) == 1 and ids != await self.tokenize(text, special=False):
                 found.add(ids[0])
         return frozenset(found)
-
-
-def _died() -> EngineUnavailable:
-    return EngineUnavailable("the engine stopped answering: try again in a few seconds")

@@ -53,6 +53,10 @@ def _serve(config: dict[str, Any]) -> Any:
     params.n_batch = params.n_ubatch = 512 if config["gpu_layers"] else 128
     params.n_cache_reuse = 32 if config["cache_reuse"] else 0
     params.cache_ram_mib = config["prompt_cache_mib"]
+    if config["embeddings"]:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params.n_batch = params.n_ubatch = params.n_ctx  # a mean is taken over one batch
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [config["api_key"]]

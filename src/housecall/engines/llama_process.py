@@ -46,6 +46,8 @@ class LlamaConfig:
     cache_reuse: bool
     prompt_cache_mib: int
     tuning: Tuning = field(default_factory=Tuning)
+    embeddings: bool = False
+    """Vectors of texts of up to ``n_ctx`` tokens instead of answers."""
 
 
 class LlamaProcess:
@@ -58,6 +60,11 @@ class LlamaProcess:
         self._process: Process | None = None
         self._log = ""
         self._log_reader: asyncio.Task[None] | None = None
+
+    @property
+    def model(self) -> str:
+        """Path of the model's file."""
+        return self._config.model
 
     @property
     def pid(self) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from housecall.errors import ContextLengthExceeded, EngineError, EngineUnavailable
-from housecall.types import Chunk, FinishReason, Sampling, Usage
+from housecall.types import Chunk, FinishReason, Sampling, TokenScore, Usage
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -39,6 +39,8 @@ def completion_request(
     }
     if sampling.json_schema is not None:
         body["json_schema"] = compact(sampling.json_schema)
+    if sampling.top_logprobs is not None:
+        body["n_probs"] = max(1, sampling.top_logprobs)  # at 0 it would not tell the chosen one's
     return body
 
 
@@ -65,8 +67,10 @@ async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-def parse_event(line: str) -> Chunk | None:
+def parse_event(line: str, top: int = 0) -> Chunk | None:
     """The chunk of one line of the stream; None for lines without one.
+
+    ``top`` is how many likely tokens are kept beside each, where the line has them.
 
     Raises what ``error_from`` makes of an error in the middle of the stream.
     """
@@ -79,7 +83,10 @@ def parse_event(line: str) -> Chunk | None:
     if "prompt_progress" in event:
         return None
     if not event["stop"]:
-        return Chunk(event["content"], tuple(event["tokens"]))
+        scored = event.get("completion_probabilities", ())
+        # A token without text ends the answer: it is no part of it.
+        scores = tuple(_score(token, top) for token in scored if token["bytes"])
+        return Chunk(event["content"], tuple(event["tokens"]), scores=scores)
     usage = Usage(
         prompt_tokens=event["tokens_evaluated"],
         completion_tokens=event["tokens_predicted"],
@@ -87,6 +94,11 @@ def parse_event(line: str) -> Chunk | None:
     )
     finish: FinishReason = "length" if event["stop_type"] == "limit" else "stop"
     return Chunk(event["content"], tuple(event["tokens"]), finish, usage)
+
+
+def _score(token: Mapping[str, Any], top: int) -> TokenScore:
+    likely = tuple(_score(other, 0) for other in token.get("top_logprobs", ())[:top])
+    return TokenScore(token["token"], bytes(token["bytes"]), token["logprob"], likely)
 
 
 def error_from(body: Mapping[str, Any]) -> ContextLengthExceeded | EngineError:

@@ -13,13 +13,27 @@ short side. ``usage`` is the other server's own.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import httpx
 
-from housecall.engines.base import EngineInfo
+from housecall.engines.base import EngineInfo, unit
 from housecall.engines.llama_wire import encode, lines_of
+from housecall.engines.remote_wire import (
+    CHARACTERS,
+    CONTROL,
+    END,
+    TEMPLATE,
+    control,
+    message_of,
+    pack,
+    request_for,
+    scores_of,
+    text_of,
+    usage_of,
+    window_of,
+)
 from housecall.errors import (
     ConfigError,
     ContextLengthExceeded,
@@ -28,17 +42,6 @@ from housecall.errors import (
     EngineUnavailable,
 )
 from housecall.types import Chunk, FinishReason, Sampling, Usage
-
-_START, _END = "<|start|>", "<|end|>"
-_TEMPLATE = (
-    "{% for message in messages %}"
-    f"{_START}{{{{ message['role'] }}}}\n{{{{ message['content'] }}}}{_END}"
-    "{% endfor %}"
-)
-_CONTROL = (_START, _END)
-_CHARACTERS = 3  # in one token
-_BITS = 21  # of a character
-_MORE_THAN_ANY_TEXT = 1 << (_CHARACTERS * _BITS)
 
 
 class RemoteEngine:
@@ -93,12 +96,12 @@ class RemoteEngine:
         self._info = EngineInfo(
             name="remote",
             model=str(model["id"]),
-            n_ctx=min(self._n_ctx, _window(model) or self._n_ctx),
+            n_ctx=min(self._n_ctx, window_of(model) or self._n_ctx),
             parallel=self._parallel,
-            chat_template=_TEMPLATE,
+            chat_template=TEMPLATE,
             bos_token="",
-            eos_token=_END,
-            eog_ids=frozenset({_control(_END)}),
+            eos_token=END,
+            eog_ids=frozenset({control(END)}),
         )
 
     async def close(self) -> None:
@@ -120,14 +123,14 @@ class RemoteEngine:
         """Runs of characters as numbers; control tokens only with ``special``."""
         ids: list[int] = []
         while text:
-            found = next((c for c in _CONTROL if special and text.startswith(c)), None)
+            found = next((c for c in CONTROL if special and text.startswith(c)), None)
             if found:
-                ids.append(_control(found))
+                ids.append(control(found))
                 text = text.removeprefix(found)
                 continue
-            ends = [text.find(c) for c in _CONTROL if special and c in text]
+            ends = [text.find(c) for c in CONTROL if special and c in text]
             run, text = text[: min(ends, default=len(text))], text[min(ends, default=len(text)) :]
-            ids += [_pack(run[i : i + _CHARACTERS]) for i in range(0, len(run), _CHARACTERS)]
+            ids += [pack(run[i : i + CHARACTERS]) for i in range(0, len(run), CHARACTERS)]
         return ids
 
     async def stream(
@@ -142,13 +145,11 @@ class RemoteEngine:
         room = self.info.n_ctx - len(prompt)
         if room < 1:
             raise ContextLengthExceeded(len(prompt), self.info.n_ctx)
-        body = _request(self.info.model, _messages(prompt), sampling, room)
+        path, body = request_for(self.info.model, prompt, sampling, room)
         finish: FinishReason = "stop"
         usage = Usage(prompt_tokens=len(prompt))
         try:
-            async with self._client.stream(
-                "POST", "/v1/chat/completions", content=encode(body)
-            ) as response:
+            async with self._client.stream("POST", path, content=encode(body)) as response:
                 if not response.is_success:
                     raise self._refusal(response.status_code, await response.aread(), len(prompt))
                 async for line in lines_of(response.aiter_bytes()):
@@ -160,15 +161,33 @@ class RemoteEngine:
                         return
                     event = json.loads(data)
                     if "error" in event:
-                        raise EngineError(f"{self._url} failed: {_message(event)}")
-                    usage = _usage(event.get("usage")) or usage
+                        raise EngineError(f"{self._url} failed: {message_of(event)}")
+                    usage = usage_of(event.get("usage")) or usage
                     for choice in event.get("choices", ()):
                         finish = "length" if choice.get("finish_reason") == "length" else finish
-                        if text := choice.get("delta", {}).get("content"):
-                            yield Chunk(text, (_pack(text[:1]),))
+                        text = choice.get("text") or choice.get("delta", {}).get("content")
+                        scores = scores_of(choice)
+                        if text or scores:
+                            yield Chunk(text or "", (pack((text or " ")[:1]),), scores=scores)
         except httpx.TransportError as error:
             raise EngineUnavailable(f"{self._url} does not answer: try again later") from error
         raise EngineUnavailable(f"{self._url} ended its answer too early: try again")
+
+    async def embed(self, ids: Sequence[int]) -> list[float]:
+        """The other server's vector of a text, made length 1."""
+        if self._client is None:
+            raise EngineUnavailable("the engine is not running: try again in a few seconds")
+        body = {"model": self.info.model, "input": text_of(ids), "encoding_format": "float"}
+        try:
+            response = await self._client.post("/v1/embeddings", content=encode(body))
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"{self._url} does not answer: try again later") from error
+        if not response.is_success:
+            raise self._refusal(response.status_code, response.content, len(ids))
+        try:
+            return unit(response.json()["data"][0]["embedding"])
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise EngineError(f"{self._url} answered with no embedding") from None
 
     async def _models(self) -> list[dict[str, Any]]:
         assert self._client is not None
@@ -189,7 +208,7 @@ class RemoteEngine:
             error = json.loads(body)
         except ValueError:
             error = {}
-        message = _message(error) or f"status {status}"
+        message = message_of(error) or f"status {status}"
         if status == 400 and "context" in message.lower():
             return ContextLengthExceeded(length, self.info.n_ctx)
         if status == 429:
@@ -197,86 +216,3 @@ class RemoteEngine:
         if status >= 500:
             return EngineUnavailable(f"{self._url} failed: {message}")
         return EngineError(f"{self._url} refused the request: {message}")
-
-
-def _request(
-    model: str, messages: list[dict[str, str]], sampling: Sampling, room: int
-) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "max_tokens": min(sampling.max_tokens, room),
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        # Not OpenAI's own, but known to vLLM and llama-server.
-        "top_k": sampling.top_k or -1,
-        "min_p": sampling.min_p,
-    }
-    if sampling.repeat_penalty != 1.0:
-        body |= dict.fromkeys(("repetition_penalty", "repeat_penalty"), sampling.repeat_penalty)
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.json_schema is not None:
-        schema = {"name": "answer", "schema": dict(sampling.json_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
-
-
-def _messages(prompt: Sequence[int]) -> list[dict[str, str]]:
-    """The conversation that the template and ``tokenize`` made a prompt of."""
-    texts: list[list[str]] = []
-    for token in prompt:
-        if token == _control(_START):
-            texts.append([])
-        elif token != _control(_END):
-            texts[-1].append(_unpack(token))
-    turns = ("".join(pieces).partition("\n") for pieces in texts)
-    return [{"role": role, "content": content} for role, _, content in turns]
-
-
-def _control(text: str) -> int:
-    return _MORE_THAN_ANY_TEXT + _CONTROL.index(text)
-
-
-def _pack(text: str) -> int:
-    """Up to three characters as one number, above 0."""
-    number = 0
-    for character in text:
-        number = number << _BITS | ord(character) + 1
-    return number
-
-
-def _unpack(number: int) -> str:
-    characters = []
-    while number:
-        characters.append(chr((number & (1 << _BITS) - 1) - 1))
-        number >>= _BITS
-    return "".join(reversed(characters))
-
-
-def _window(model: Mapping[str, Any]) -> int | None:
-    """The window as vLLM or llama-server tell it, if they do."""
-    meta = model.get("meta") or {}
-    found = model.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
-    return int(found) if found else None
-
-
-def _usage(body: Mapping[str, Any] | None) -> Usage | None:
-    if not body:
-        return None
-    details = body.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=body["prompt_tokens"],
-        completion_tokens=body["completion_tokens"],
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
-
-
-def _message(body: Mapping[str, Any]) -> str:
-    error = body.get("error", body)
-    message = error.get("message", "") if isinstance(error, dict) else error
-    return " ".join(str(message or "").split())

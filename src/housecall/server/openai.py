@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +13,27 @@ from starlette.responses import Response
 from housecall.draft import PARAGRAPH
 from housecall.events import Answer, AnswerRequest, Done, Event, Guarded, Token
 from housecall.server.errors import responses
+from housecall.server.openai_answer import (
+    chat_logprobs,
+    check_scores,
+    extension,
+    finish_reason,
+    frames,
+    usage,
+)
 from housecall.server.openai_wire import ChatCompletionRequest, OpenAIModel, OpenAIModelList
 from housecall.server.streams import (
     EventStream,
     Owner,
     Served,
     check_model,
-    error_data,
     first_event,
-    frame,
-    note,
     whole_answer,
 )
-from housecall.server.wire import GenerateResponse, GuardBody
+from housecall.server.wire import GuardBody
+from housecall.types import TokenScore
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
-
-_DONE = "data: [DONE]\n\n"
 
 
 @router.get("/models", responses=responses(401))
@@ -61,33 +65,13 @@ async def chat_completions(
         sampling=body.sampling(),
         owner=owner,
     )
+    check_scores(request, asked.sampling.top_logprobs)
     if not body.stream:
-        return _completion(await whole_answer(request, answerer, asked))
+        return _completion(await whole_answer(request, answerer, asked), scored=body.logprobs)
     first, rest = await first_event(request, answerer, asked)
     chunks = _Chunks(asked.answer_id, body.model, body.stream_options.include_usage)
-    frames = _frames(request, asked, first, rest, chunks)
-    return EventStream(frames, rest, request.app.state.settings.send_timeout)
-
-
-async def _frames(
-    request: Request,
-    asked: AnswerRequest,
-    first: Event,
-    rest: AsyncGenerator[Event, None],
-    chunks: _Chunks,
-) -> AsyncGenerator[str, None]:
-    try:
-        yield frame(chunks.chunk({"role": "assistant", "content": ""}))
-        for chunk in chunks.of(first):
-            yield frame(chunk)
-        async for event in rest:
-            if isinstance(event, Done):
-                note(request, asked, event.answer)
-            for chunk in chunks.of(event):
-                yield frame(chunk)
-    except Exception as error:
-        yield frame(error_data(request, error))
-    yield _DONE
+    events = frames(request, asked, first, rest, chunks.of)
+    return EventStream(events, rest, request.app.state.settings.send_timeout)
 
 
 @dataclass(slots=True)
@@ -99,9 +83,15 @@ class _Chunks:
     with_usage: bool
     _created: int = field(default_factory=lambda: int(time.time()))
     _gap: str = ""
+    _begun: bool = False
 
     def of(self, event: Event) -> list[dict[str, Any]]:
-        """The chunks of an event."""
+        """The chunks of an event; the role comes before the first one."""
+        begin = [] if self._begun else [self.chunk({"role": "assistant", "content": ""})]
+        self._begun = True
+        return begin + self._of(event)
+
+    def _of(self, event: Event) -> list[dict[str, Any]]:
         match event:
             case Guarded():
                 message = event.guard.message
@@ -110,18 +100,28 @@ class _Chunks:
                 return [self.chunk({"content": message}) | {"housecall": {"guard": guard}}]
             case Token():
                 text, self._gap = self._gap + event.text, ""
-                return [self.chunk({"content": text})]
+                return [self.chunk({"content": text}, scores=event.scores)]
             case Done():
                 return self._last(event.answer)
 
-    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    def chunk(
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        scores: Sequence[TokenScore] = (),
+    ) -> dict[str, Any]:
         """One chunk."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": chat_logprobs(scores) if scores else None,
+            "finish_reason": finish_reason,
+        }
         return self._envelope([choice], None)
 
     def _last(self, answer: Answer) -> list[dict[str, Any]]:
-        end = self.chunk({}, _finish_reason(answer)) | {"housecall": _extension(answer)}
-        return [end, self._envelope([], _usage(answer))] if self.with_usage else [end]
+        end = self.chunk({}, finish_reason(answer)) | {"housecall": extension(answer)}
+        return [end, self._envelope([], usage(answer))] if self.with_usage else [end]
 
     def _envelope(
         self, choices: list[dict[str, Any]], usage: dict[str, Any] | None
@@ -136,13 +136,13 @@ class _Chunks:
         return envelope | {"usage": usage} if self.with_usage else envelope
 
 
-def _completion(answer: Answer) -> dict[str, Any]:
+def _completion(answer: Answer, *, scored: bool) -> dict[str, Any]:
     message = {"role": "assistant", "content": answer.text, "refusal": None}
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": None,
-        "finish_reason": _finish_reason(answer),
+        "logprobs": chat_logprobs(answer.scores) if scored else None,
+        "finish_reason": finish_reason(answer),
     }
     return {
         "id": answer.id,
@@ -150,30 +150,6 @@ def _completion(answer: Answer) -> dict[str, Any]:
         "created": int(time.time()),
         "model": answer.model.name,
         "choices": [choice],
-        "usage": _usage(answer),
-        "housecall": _extension(answer),
+        "usage": usage(answer),
+        "housecall": extension(answer),
     }
-
-
-def _finish_reason(answer: Answer) -> str:
-    """OpenAI's word: clients hide or refuse what ends with its ``content_filter``.
-
-    An emergency message must be shown, so ``guard`` becomes ``stop``; ``housecall`` tells it.
-    """
-    return "length" if answer.finish_reason == "length" else "stop"
-
-
-def _usage(answer: Answer) -> dict[str, Any]:
-    usage = answer.usage
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-
-
-def _extension(answer: Answer) -> dict[str, Any]:
-    """What OpenAI's format has no place for."""
-    body = GenerateResponse.of(answer)
-    return body.model_dump(include={"request_id", "finish_reason", "timings", "guard", "model"})

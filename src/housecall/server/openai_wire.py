@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from housecall.server.wire import LARGEST_SEED, StopText, Text, Wire, not_blank, stop_texts
 from housecall.types import Message, Sampling
@@ -32,7 +40,7 @@ _IGNORED_IN_MESSAGES = frozenset({"name", "refusal", "annotations"})
 _REST_OF_WINDOW = 1_000_000  # OpenAI's default: as long as the model can
 
 
-def _without(body: Any, ignored: frozenset[str]) -> Any:
+def without(body: Any, ignored: frozenset[str]) -> Any:
     """A body without ignored fields, and without nulls: clients send them for "not given"."""
     if not isinstance(body, dict):
         return body
@@ -55,7 +63,7 @@ class ChatMessage(Wire):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, body: Any) -> Any:
-        return _without(body, _IGNORED_IN_MESSAGES)
+        return without(body, _IGNORED_IN_MESSAGES)
 
     def message(self) -> Message:
         """The message for the model; ``developer`` is OpenAI's newer name of ``system``."""
@@ -93,7 +101,42 @@ class ResponseFormat(Wire):
         return {"type": "object"} if self.json_schema is None else self.json_schema.schema_
 
 
-class ChatCompletionRequest(Wire):
+class CompletionFields(Wire):
+    """What chats and completions have in common."""
+
+    model: Text = Field(description="A name of `GET /v1/models`.")
+    max_tokens: int | None = Field(None, ge=1, le=_REST_OF_WINDOW)
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(40, ge=0, le=1_000_000)
+    min_p: float = Field(0.05, ge=0, le=1)
+    repeat_penalty: float = Field(1.0, gt=0, le=2)
+    seed: int | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    n: Literal[1] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, body: Any) -> Any:
+        return without(body, IGNORED)
+
+    def sampling(self) -> Sampling:
+        """The values for the engine."""
+        return Sampling(
+            max_tokens=self.max_tokens or _REST_OF_WINDOW,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            seed=None if self.seed is None else self.seed % (LARGEST_SEED + 1),
+            stop=stop_texts(self.stop),
+        )
+
+
+class ChatCompletionRequest(CompletionFields):
     """OpenAI's request, with `top_k`, `min_p` and `repeat_penalty` added.
 
     Ignored: `frequency_penalty`, `metadata`, `parallel_tool_calls`, `prediction`,
@@ -107,27 +150,23 @@ class ChatCompletionRequest(Wire):
         }
     )
 
-    model: Text = Field(description="A name of `GET /v1/models`.")
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=_REST_OF_WINDOW)
-    max_tokens: int | None = Field(None, ge=1, le=_REST_OF_WINDOW)
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(40, ge=0, le=1_000_000)
-    min_p: float = Field(0.05, ge=0, le=1)
-    repeat_penalty: float = Field(1.0, gt=0, le=2)
-    seed: int | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     response_format: ResponseFormat = ResponseFormat()
-    stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
-    n: Literal[1] = 1
-    logprobs: Literal[False] = False
+    logprobs: bool = Field(False, description="Tell how likely each token was.")
+    top_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="Likely tokens to tell beside each.",
+    )
 
-    @model_validator(mode="before")
+    @field_validator("top_logprobs")
     @classmethod
-    def _known(cls, body: Any) -> Any:
-        return _without(body, IGNORED)
+    def _with_logprobs(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs: true")
+        return count
 
     @field_validator("messages")
     @classmethod
@@ -139,16 +178,11 @@ class ChatCompletionRequest(Wire):
 
     def sampling(self) -> Sampling:
         """The values for the engine."""
-        return Sampling(
+        return replace(
+            super().sampling(),
             max_tokens=self.max_completion_tokens or self.max_tokens or _REST_OF_WINDOW,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            seed=None if self.seed is None else self.seed % (LARGEST_SEED + 1),
-            stop=stop_texts(self.stop),
             json_schema=self.response_format.schema_for_engine(),
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
 

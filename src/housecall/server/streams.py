@@ -94,7 +94,7 @@ def frame(data: object, event: str | None = None) -> str:
 async def whole_answer(request: Request, answerer: Answerer, asked: AnswerRequest) -> Answer:
     """The answer at once. Raises ClientGone when the client does not wait for it."""
     events = answerer.answer(asked)
-    answer = await _while_connected(request, _last(events))
+    answer = await while_connected(request, _last(events))
     note(request, asked, answer)
     return answer
 
@@ -104,7 +104,7 @@ async def first_event(
 ) -> tuple[Event, AsyncGenerator[Event, None]]:
     """The first event of a stream and the rest, so that what fails early has its own status."""
     events = answerer.answer(asked)
-    return await _while_connected(request, anext(events)), events
+    return await while_connected(request, anext(events)), events
 
 
 def error_data(request: Request, error: Exception) -> dict[str, Any]:
@@ -161,7 +161,7 @@ async def _last(events: AsyncGenerator[Event, None]) -> Answer:
     return done.answer
 
 
-async def _while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
+async def while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
     """The result of ``work``, which is cancelled when the client goes away."""
     task = asyncio.ensure_future(work)
     watch = asyncio.create_task(_gone(request.receive))
