@@ -45,7 +45,7 @@ LAYERS = (
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
-    "guard/phrases guard/messages guard/languages",
+    "guard/phrases guard/messages guard/languages guard/learned",
     "guard/search",
     "guard/context",
     "guard/rules",
