@@ -48,7 +48,7 @@ LAYERS = (
     "engines/llama_embedder",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
-    "guard/phrases guard/messages guard/languages",
+    "guard/phrases guard/messages guard/languages guard/learned",
     "guard/search",
     "guard/context",
     "guard/rules",

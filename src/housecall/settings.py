@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     off_topic: Literal["allow", "warn", "refuse"] = Field(
         "allow", description="what becomes of a message that is plainly not about health"
     )
+    guard_learned: bool = Field(
+        True, description="whether the guard's second stage reads with the rules"
+    )
     guard_output: Literal["mark", "replace", "cut"] = Field(
         "mark", description="what becomes of a dangerous sentence of the model"
     )

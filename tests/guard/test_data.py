@@ -26,6 +26,7 @@ FILES = {
     "test": FOLDER / "test.jsonl",
     "dev": Path(str(resources.files("housecall") / "data" / "guard_dev.jsonl")),
 }
+TRAINING = FOLDER / "train.jsonl"
 FIELDS = {
     "id": str,
     "text": str,
@@ -174,6 +175,22 @@ def test_no_two_texts_share_much_of_their_wording() -> None:
         if count > MOST_SHARED * min(len(runs[one]) for one in pair)
     ]
     assert alike == []
+
+
+def test_no_training_text_is_near_one_of_the_test_split() -> None:
+    lines = TRAINING.read_text(encoding="utf-8").splitlines()
+    training = [json.loads(line) for line in lines]
+    assert sum(map(is_urgent, training)) >= 900
+    assert sum(text["expect"] == "none" for text in training) >= 900
+    assert len({text["id"] for text in training}) == len({text["text"] for text in training})
+    holders = defaultdict(set)
+    for text in DATA["test"]:
+        for run in runs_of_five(text):
+            holders[run].add(text["id"])
+    for text in training:
+        runs = runs_of_five(text)
+        shared = Counter(one for run in runs for one in holders.get(run, ()))
+        assert max(shared.values(), default=0) <= MOST_SHARED * len(runs), text["id"]
 
 
 def test_held_out_presentations_are_a_third_and_only_in_the_test_split() -> None:

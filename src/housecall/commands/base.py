@@ -30,7 +30,10 @@ class Parts(NamedTuple):
 def build_parts(model: ServedModel, settings: Settings) -> Parts:
     """Engine (not started), guard and store for a model."""
     guard = MedicalGuard.load(
-        settings.country, off_topic=settings.off_topic, output=settings.guard_output
+        settings.country,
+        off_topic=settings.off_topic,
+        output=settings.guard_output,
+        learned=settings.guard_learned,
     )
     engine = _remote(model, settings) if settings.engine_url else _here(model, settings)
     return Parts(engine, guard, model, SessionStore(settings.database), settings)

@@ -76,4 +76,6 @@ def _shown(share: Share | None) -> str:
 
 def _guard() -> MedicalGuard:
     settings = load_settings()
-    return MedicalGuard.load(settings.country, off_topic=settings.off_topic)
+    return MedicalGuard.load(
+        settings.country, off_topic=settings.off_topic, learned=settings.guard_learned
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,8 +70,12 @@ class Matcher:
             for hit in self._hits
             if hit.kind == RULE
         ]
-        for one in self._rules.sums:
-            if combined := self._sum(one, earlier):
+        here = Counter(n for name in self._by_concept for n in self._rules.sums_of.get(name, ()))
+        before = Counter(n for name in earlier for n in self._rules.sums_of.get(name, ()))
+        for number in sorted(here):
+            one = self._rules.sums[number]
+            enough = here[number] + before[number] >= one.at_least
+            if enough and (combined := self._sum(one, earlier)):
                 found.append(combined)
         return [self._match(one) for one in _widest(self._not_taken_back(found))]
 
@@ -93,8 +97,6 @@ class Matcher:
 
     def _sum(self, added: Sum, earlier: Collection[str]) -> _Found | None:
         """One match over the parts that stand near each other; it alarms when enough of them do."""
-        if self._by_concept.keys().isdisjoint(added.concepts):
-            return None
         here = [name for name in added.concepts if name in self._by_concept]
         before = sum(name in earlier for name in added.concepts if name not in here)
         needed = added.at_least - before

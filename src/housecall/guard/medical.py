@@ -1,4 +1,4 @@
-"""The medical guard: packs, reader and messages together.
+"""The medical guard: packs, readers and messages together.
 
 It is deterministic, uses no model and no network, and is not a medical device: its rules were
 written by the project and not reviewed by clinicians (docs/guard.md).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Literal
@@ -15,15 +16,15 @@ from typing import Literal
 from housecall.errors import ConfigError
 from housecall.guard.base import GuardMatch, GuardResult, Level
 from housecall.guard.languages import UNKNOWN, Detected, Detector
+from housecall.guard.learned import LearnedReader, load_learned
 from housecall.guard.matcher import ALARMING, Matcher
-from housecall.guard.messages import Messages, load_messages
+from housecall.guard.messages import Messages, Sign, load_messages
 from housecall.guard.output import OutputPolicy, OutputReader
-from housecall.guard.packs import Rule
 from housecall.guard.rules import RuleSet, load_rules
 from housecall.guard.text import Token, split
 from housecall.types import Message
 
-_CODE_VERSION = 2
+_CODE_VERSION = 3
 """Raised whenever the code reads the same packs in another way."""
 
 PARAGRAPH = "\n\n"
@@ -38,6 +39,24 @@ _SHORTEST_UNKNOWN = 5
 OffTopic = Literal["allow", "warn", "refuse"]
 
 
+HARMLESS = "learned:harmless"
+"""The match of the second stage that withdraws an emergency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """An alarm of the second stage, in the place of a rule."""
+
+    level: Literal["emergency", "crisis"]
+    sign: str = "something that can't wait"
+    message: str = ""
+
+    @property
+    def rule(self) -> str:
+        """The name of its match."""
+        return f"learned:{self.level}"
+
+
 class MedicalGuard:
     """Finds emergencies, crises and questions about doses in what a user writes."""
 
@@ -49,7 +68,9 @@ class MedicalGuard:
         version: str,
         off_topic: OffTopic = "allow",
         output: OutputPolicy = "mark",
+        learned: LearnedReader | None = None,
     ) -> None:
+        self._learned = learned
         self._rules = {one.language: one for one in rules}
         self._detector = detector
         self._messages = messages
@@ -72,13 +93,15 @@ class MedicalGuard:
         folder: Traversable | None = None,
         off_topic: OffTopic = "allow",
         output: OutputPolicy = "mark",
+        learned: bool = True,
     ) -> MedicalGuard:
         """The guard with the shipped rules, or those in ``folder`` (laid out alike).
 
         ``country`` is a code of two letters; without it, or for a country whose numbers are not
         known here, messages say "your local emergency number". ``off_topic`` says what becomes of
         a message that is about something else than health: nothing, a warning, a refusal.
-        ``output`` is what becomes of a dangerous sentence in the model's answer.
+        ``output`` is what becomes of a dangerous sentence in the model's answer. Without
+        ``learned`` the rules stand alone.
 
         Raises ConfigError when anything in the packs is wrong: a guard is never silently off.
         """
@@ -93,13 +116,15 @@ class MedicalGuard:
         rules = [load_rules(one) for one in folders]
         names = {one.language: one.function_words for one in rules}
         files = [folder / "languages.yaml", folder / "messages.yaml"]
+        weights = [folder / "learned.json"] if learned else []
         return cls(
             rules,
             Detector(names, files[0]),
             load_messages(files[1], country),
-            _version([*folders, *files]),
+            _version([*folders, *files, *weights]),
             off_topic,
             output,
+            load_learned(weights[0]) if learned else None,
         )
 
     @property
@@ -119,12 +144,14 @@ class MedicalGuard:
         asked = [message.content for message in history if message.role == "user"]
         earlier = [(said, split(said)) for said in asked[-_EARLIER_TURNS:]]
         matches: list[GuardMatch] = []
-        fired: dict[tuple[str, str], Rule] = {}
+        fired: dict[tuple[str, str], Sign] = {}
+        told_before = False
         for language in detected.read:
             rules = self._rules[language]
             before = frozenset[str]().union(
                 *(Matcher(rules, said, words).concepts() for said, words in earlier)
             )
+            told_before |= bool(before)
             for match in Matcher(rules, text, tokens).matches(before):
                 rule = rules.rules[match.rule]
                 if rule.level == "off_topic" and self._off_topic == "allow":
@@ -132,6 +159,8 @@ class MedicalGuard:
                 matches.append(match)
                 if match.assertion in ALARMING:
                     fired[language, match.rule] = rule
+        if self._learned and detected.language in (_FIRST_LANGUAGE, UNKNOWN):
+            matches += self._second_stage(text, tokens, fired, told_before)
         levels = {rule.level for rule in fired.values()}
         return GuardResult(
             level=next((level for level in _ORDER if level in levels), "none"),
@@ -140,6 +169,38 @@ class MedicalGuard:
             message=self._message(detected.language, fired),
             covered=self._covers(detected, tokens),
         )
+
+    def _second_stage(
+        self,
+        text: str,
+        tokens: Sequence[Token],
+        fired: dict[tuple[str, str], Sign],
+        told_before: bool,
+    ) -> list[GuardMatch]:
+        """Raise what no rule raised; withdraw an emergency on words that are plainly harmless.
+
+        A crisis is never withdrawn, nor what was completed by earlier messages, nor a rule of
+        another language than the one that the weights are for.
+        """
+        assert self._learned is not None
+        reading = self._learned.read(tokens)
+        urgent = {key for key, sign in fired.items() if sign.level in ("crisis", "emergency")}
+        if reading.verdict == "unsure":
+            return []
+        start, end = tokens[reading.start].start, tokens[reading.end - 1].end
+        if reading.verdict == "alarm" and not urgent:
+            sign = Learned(reading.level)
+            fired[_FIRST_LANGUAGE, sign.rule] = sign
+            return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
+        withdrawn = all(
+            language == _FIRST_LANGUAGE and fired[language, name].level == "emergency"
+            for language, name in urgent
+        )
+        if reading.verdict == "harmless" and urgent and withdrawn and not told_before:
+            for key in urgent:
+                del fired[key]
+            return [GuardMatch(HARMLESS, text[start:end], start, end, "present")]
+        return []
 
     def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> OutputReader:
         """Reads the answer to the last of ``messages``, which ``result`` is about."""
@@ -150,7 +211,7 @@ class MedicalGuard:
             offset=len(result.message) + len(PARAGRAPH) if result.message else 0,
         )
 
-    def _message(self, detected: str, fired: dict[tuple[str, str], Rule]) -> str:
+    def _message(self, detected: str, fired: dict[tuple[str, str], Sign]) -> str:
         """In the language of the message, if rules of that language fired."""
         languages = [language for language, _ in fired]
         language = detected if detected in languages else next(iter(languages), _FIRST_LANGUAGE)
@@ -171,6 +232,6 @@ def _version(places: Iterable[Traversable]) -> str:
     for place in places:
         files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda f: f.name)
         for file in files:
-            if file.name.endswith((".yaml", ".txt")):
+            if file.name.endswith((".yaml", ".txt", ".json")):
                 digest.update(f"{place.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
     return f"{_CODE_VERSION}-{digest.hexdigest()[:16]}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources.abc import Traversable
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
 from housecall.errors import ConfigError
-from housecall.guard.packs import Rule, Strict, read_yaml
+from housecall.guard.packs import RuleLevel, Strict, read_yaml
 
 _ORDER = ("crisis", "emergency", "dose", "off_topic")
 _MOST_SIGNS = 4
@@ -51,6 +51,25 @@ class MessageFile(Strict):
     countries: dict[str, Country]
 
 
+class Sign(Protocol):
+    """What a message is composed of: a rule, or an alarm of the second stage."""
+
+    @property
+    def level(self) -> RuleLevel:
+        """What it raises."""
+        ...
+
+    @property
+    def sign(self) -> str:
+        """What the user is told that it may be, if anything."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """The name of another message than the level's, if any."""
+        ...
+
+
 class Messages:
     """The messages for one country, in all languages."""
 
@@ -71,7 +90,7 @@ class Messages:
         """Whether there is such a message in the language."""
         return language in self._languages and name in self._languages[language].messages
 
-    def compose(self, rules: Iterable[Rule], language: str) -> str:
+    def compose(self, rules: Iterable[Sign], language: str) -> str:
         """The text for the rules that fired: crisis before emergency; the rest only alone."""
         fired = sorted(rules, key=lambda rule: _ORDER.index(rule.level))
         urgent = [rule for rule in fired if rule.level in ("crisis", "emergency")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 
@@ -33,6 +34,8 @@ class RuleSet:
 
     rules: dict[str, Rule]
     sums: tuple[Sum, ...]
+    sums_of: Mapping[str, Sequence[int]]
+    """The numbers of the sums that a concept is part of."""
     search: Search
     cues: Search
     speller: Speller
@@ -60,6 +63,7 @@ def load_rules(folder: Traversable) -> RuleSet:
     return RuleSet(
         {rule.id: rule for pack in packs.values() for rule in pack.rules},
         tuple(compiler.sums),
+        _sums_of(compiler.sums),
         Search([*compiler.phrases, *compiler.asked_concepts()], stops),
         Search(compiler.cues, stops),
         compiler.speller(language, _real_words(folder / "real_words.txt")),
@@ -75,6 +79,14 @@ def _real_words(file: Traversable) -> list[str]:
         return []
     lines = file.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith("#")]
+
+
+def _sums_of(sums: Sequence[Sum]) -> dict[str, list[int]]:
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for number, one in enumerate(sums):
+        for name in dict.fromkeys(one.concepts):
+            found[name].append(number)
+    return dict(found)
 
 
 class _Compiler:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
 
 from housecall.guard.phrases import Choice, Element, Elements, Gap, Number, Word
 from housecall.guard.text import Break, Text
@@ -21,8 +24,7 @@ MOST_PLACES = 64
 _MOST_REMEMBERED = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A phrase of ``kind`` and ``name``, from word ``start`` up to, not including, ``end``.
 
     ``flood``: the phrase stands in more places than were looked at.
@@ -50,6 +52,8 @@ class _Phrase:
     kind: str
     name: str
     needed: frozenset[int]
+    either: tuple[frozenset[int], ...]
+    """Sets of symbols of each of which a match has at least one."""
     steps: tuple[_Step, ...]
     backwards: tuple[_Step, ...]
 
@@ -89,7 +93,7 @@ class Search:
         }
         longest: dict[tuple[int, str, str], tuple[int, bool]] = {}
         for phrase in candidates:
-            if phrase.needed <= present:
+            if phrase.needed <= present and not any(map(present.isdisjoint, phrase.either)):
                 for start, end, flood in run.spans(phrase, near):
                     key = (start, phrase.kind, phrase.name)
                     longest[key] = max(longest.get(key, (0, False)), (end, flood))
@@ -102,7 +106,9 @@ class Search:
         self, kind: str, name: str, elements: Elements
     ) -> tuple[_Phrase, list[frozenset[int]]]:
         steps = self._symbols.steps(elements)
-        return _Phrase(kind, name, _needed(steps), steps, _reversed(steps)), _anchors(steps)
+        anchors = _anchors(steps)
+        either = tuple(anchor for anchor in anchors if len(anchor) > 1)
+        return _Phrase(kind, name, _needed(steps), either, steps, _reversed(steps)), anchors
 
 
 class _Symbols:
@@ -191,6 +197,7 @@ class _Run:
                 self._joined |= 1 << place
             if word in gap_stops:
                 self._stops |= 1 << place
+        self._passable = self._joined & ~self._stops
         self._possible: dict[_Either, list[tuple[_Step, ...]]] = {}
         self._followed: dict[tuple[_Either, int, int], tuple[int, int]] = {}
 
@@ -211,14 +218,17 @@ class _Run:
 
     def _follow(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
         """Places reached: ``fresh`` before the first word of a phrase, ``moved`` after it."""
+        joined, masks = self._joined, self._masks
         for step in steps:
             if isinstance(step, int):
-                moved = (((moved & self._joined) | fresh) & self._masks.get(step, 0)) << 1
+                moved = (((moved & joined) | fresh) & masks[step]) << 1
                 fresh = 0
             elif isinstance(step, Gap):
-                reached, passable = moved, self._joined & ~self._stops
+                reached = moved
                 for _ in range(step.longest):
-                    reached = (reached & passable) << 1
+                    reached = (reached & self._passable) << 1
+                    if not reached:
+                        break
                     moved |= reached
             else:
                 fresh, moved = self._choose(step, fresh, moved)
@@ -229,10 +239,15 @@ class _Run:
     def _choose(self, either: _Either, fresh: int, moved: int) -> tuple[int, int]:
         """A choice, followed once from the same places: concepts stand in many phrases."""
         key = (either, fresh, moved)
-        if key not in self._followed:
-            options = [self._follow(one, fresh, moved) for one in self._options(either)]
-            self._followed[key] = _union(options)
-        return self._followed[key]
+        found = self._followed.get(key)
+        if found is None:
+            begun = over = 0
+            for one in self._options(either):
+                first, last = self._follow(one, fresh, moved)
+                begun |= first
+                over |= last
+            found = self._followed[key] = begun, over
+        return found
 
     def _back(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
         """The same from the ends to the starts, through steps in reverse."""
@@ -246,8 +261,9 @@ class _Run:
                     reached = ((reached & self._joined) >> 1) & ~self._stops
                     moved |= reached
             else:
-                options = [self._back(_reversed(one), fresh, moved) for one in self._options(step)]
-                fresh, moved = _union(options)
+                back = [self._back(_reversed(one), fresh, moved) for one in self._options(step)]
+                fresh = reduce(or_, (one for one, _ in back), 0)
+                moved = reduce(or_, (other for _, other in back), 0)
         return fresh, moved
 
     def _options(self, either: _Either) -> list[tuple[_Step, ...]]:
@@ -265,14 +281,6 @@ def _bits(mask: int, most: int) -> Iterator[int]:
         yield lowest.bit_length() - 1
         mask ^= lowest
         most -= 1
-
-
-def _union(reached: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    fresh = moved = 0
-    for one, other in reached:
-        fresh |= one
-        moved |= other
-    return fresh, moved
 
 
 def _reversed(steps: Sequence[_Step]) -> tuple[_Step, ...]:

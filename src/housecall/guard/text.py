@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 
 class Break(IntEnum):
@@ -52,6 +53,7 @@ _TOKEN = re.compile(
     r"|(?P<SENTENCE>[.!?;\u3002\u0964])"
     r"|(?P<LINE>[\n\r])"
 )
+_KINDS = {kind: Break[kind] for kind in ("COMMA", "SENTENCE", "LINE")}
 _SEPARATORS = re.compile(r"[ .*_-]")
 _DISGUISED = re.compile(r"(?<=[a-z])[@$](?=[a-z])|(?<=\b[a-z])!(?=[a-z])")
 _DISGUISES = {"@": "a", "$": "s", "!": "i"}
@@ -66,8 +68,7 @@ _LOOKALIKES = str.maketrans(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A folded word as it was typed, its place in the message, and what stands before it."""
 
     word: str
@@ -92,7 +93,7 @@ def split(text: str) -> list[Token]:
         if kind == "spaced":
             written = _SEPARATORS.sub("", written)
         elif kind != "word":
-            strongest = max(strongest, Break[str(kind)])
+            strongest = max(strongest, _KINDS[str(kind)])
             continue
         first, last = found.span()
         end = max(origins[last], origins[last - 1] + 1)

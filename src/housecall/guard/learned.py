@@ -1,0 +1,229 @@
+"""The second stage: a linear reader learned from messages written for this project.
+
+It weighs the words of a message, pairs of neighbours, pairs with a gap, and pieces of words, and
+adds the weights up; nothing else. So it runs in plain Python, gives the same answer everywhere and
+can name the words that weighed most. It raises an alarm that no rule raised, and withdraws one
+that rules raised on words that it finds plainly harmless; a crisis is never withdrawn. The
+weights are in ``learned.json``, made by ``benchmarks/guard_learned.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources.abc import Traversable
+from itertools import accumulate
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from housecall.errors import ConfigError
+from housecall.guard.packs import Strict
+from housecall.guard.text import Token
+
+SMOOTHING = 5
+"""Added to the number of words before its root is taken: one word alone says little."""
+
+_GAP = 5
+_PIECES = (3, 4, 5)
+_LONGEST_WORD = 24
+_WINDOW, _STEP = 60, 20
+"""Words of a long message that are read together: a red flag in a long story stays one."""
+
+_SPAN = 8
+_PLAYED_DOWN = tuple(
+    tuple(phrase.split())
+    for phrase in (
+        "its probably nothing and i want no advice but",
+        "its probably nothing but",
+        "it is probably nothing but",
+        "probably nothing but",
+        "its nothing but",
+        "i want no advice",
+        "dont want to make a fuss but",
+        "im sure its nothing but",
+    )
+)
+"""Words that play a message down are not weighed: they must never lower it."""
+
+_NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+
+Weights = Mapping[str, float]
+
+
+class LearnedFile(Strict):
+    """``learned.json``: weights in units of ``scale``, and the sums at which something is done."""
+
+    trained_on: str
+    scale: float = Field(gt=0)
+    bias: float
+    crisis_scale: float = Field(gt=0)
+    crisis_bias: float
+    alarm_at: float
+    doubt_below: float
+    weights: dict[str, int]
+    crisis_weights: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the second stage makes of a message; the words that weighed most are a range."""
+
+    verdict: Literal["alarm", "harmless", "unsure"]
+    level: Literal["emergency", "crisis"]
+    score: float
+    start: int
+    end: int
+
+
+class LearnedReader:
+    """Reads messages with one set of weights."""
+
+    def __init__(self, file: LearnedFile) -> None:
+        self._file = file
+        self._weigh = lru_cache(maxsize=20_000)(self._weigh_word)
+        self._weigh_seam = lru_cache(maxsize=20_000)(self._weigh_pieces_between)
+
+    def read(self, tokens: Sequence[Token]) -> Reading:
+        """The verdict on the words of a message."""
+        words, places = words_to_weigh(tokens)
+        if not words:
+            return Reading("unsure", "emergency", 0.0, 0, 0)
+        sums = self._sums(words)
+        score, first, last = _highest(sums)
+        score = self._file.bias + self._file.scale * score
+        start, end = _heaviest(sums, first, last)
+        verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
+        if score >= self._file.alarm_at:
+            verdict = "alarm"
+        elif score < self._file.doubt_below:
+            verdict = "harmless"
+        level = self._level(words[first:last])
+        return Reading(verdict, level, score, places[start], places[end - 1] + 1)
+
+    def _sums(self, words: Sequence[str]) -> list[int]:
+        """Running sums of the weights; what two words share belongs to the first of them."""
+        weights, weigh, seam = self._file.weights, self._weigh, self._weigh_seam
+        weighed: list[int] = [0]
+        for place, word in enumerate(words):
+            weight = weigh(word)
+            following = words[place + 1 : place + 1 + _GAP]
+            if following:
+                weight += seam(word, following[0]) + weights.get(f"{word} {following[0]}", 0)
+                for other in following[1:]:
+                    weight += weights.get(f"{word}~{other}", 0)
+            weighed.append(weight)
+        return list(accumulate(weighed))
+
+    def _weigh_word(self, word: str) -> int:
+        weights = self._file.weights
+        return sum(weights.get(feature, 0) for feature in (word, *pieces(word)))
+
+    def _weigh_pieces_between(self, word: str, other: str) -> int:
+        weights = self._file.weights
+        return sum(weights.get(feature, 0) for feature in pieces_between(word, other))
+
+    def _level(self, words: Sequence[str]) -> Literal["emergency", "crisis"]:
+        weights = self._file.crisis_weights
+        total = sum(weights.get(feature, 0) for feature in features(words))
+        total = total / (len(words) + SMOOTHING) ** 0.5
+        crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
+        return "crisis" if crisis else "emergency"
+
+
+def load_learned(file: Traversable) -> LearnedReader:
+    """The reader with the weights of a file. Raises ConfigError."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return LearnedReader(LearnedFile.model_validate(raw))
+    except (OSError, ValueError, ValidationError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise ConfigError(f"guard file {file.name}: {what}: reinstall housecall") from error
+
+
+def words_to_weigh(tokens: Sequence[Token]) -> tuple[list[str], list[int]]:
+    """The words as they are weighed, and which token each was."""
+    words = [_plain(token.word) for token in tokens]
+    skipped = set(_played_down(words))
+    places = [place for place in range(len(words)) if place not in skipped]
+    return [words[place] for place in places], places
+
+
+def features(words: Sequence[str]) -> Iterator[str]:
+    """Everything that is weighed in a message."""
+    for place, word in enumerate(words):
+        yield word
+        yield from pieces(word)
+        following = words[place + 1 : place + 1 + _GAP]
+        if following:
+            yield f"{word} {following[0]}"
+            yield from pieces_between(word, following[0])
+            for other in following[1:]:
+                yield f"{word}~{other}"
+
+
+def pieces(word: str) -> Iterator[str]:
+    """Runs of three to five characters in a word with its ends marked."""
+    marked = f"<{word[:_LONGEST_WORD]}>"
+    for size in _PIECES:
+        for start in range(len(marked) - size + 1):
+            yield marked[start : start + size]
+
+
+def pieces_between(word: str, other: str) -> Iterator[str]:
+    """Runs of three to five characters over the seam of two words."""
+    head, tail = word[-4:], other[:4]
+    joined, seam = f"{head}_{tail}", len(head)
+    for size in _PIECES:
+        for start in range(max(0, seam - size + 1), min(seam, len(joined) - size) + 1):
+            yield joined[start : start + size]
+
+
+def _plain(word: str) -> str:
+    if word[0].isdigit():
+        return _number(word)
+    return word.replace("'", "")
+
+
+def _number(word: str) -> str:
+    """The size of a number: an age, a temperature, a pulse."""
+    found = _DIGITS.match(word)
+    value = float(found.group()) if found and len(found.group()) < 9 else 1e9
+    return next((name for limit, name in _NUMBERS if value < limit), "#m") + word[-2:].strip(
+        "0123456789.,:/"
+    )
+
+
+def _played_down(words: Sequence[str]) -> Iterator[int]:
+    place = 0
+    while place < len(words):
+        for phrase in _PLAYED_DOWN:
+            if words[place] == phrase[0] and tuple(words[place : place + len(phrase)]) == phrase:
+                yield from range(place, place + len(phrase))
+                place += len(phrase) - 1
+                break
+        place += 1
+
+
+def _highest(sums: Sequence[int]) -> tuple[float, int, int]:
+    """The highest score of the message and of its windows, and the range of words it is of."""
+    count = len(sums) - 1
+    best = (sums[count] / (count + SMOOTHING) ** 0.5, 0, count)
+    if count > _WINDOW + _STEP:
+        root = (_WINDOW + SMOOTHING) ** 0.5
+        for start in range(0, count - _WINDOW + _STEP, _STEP):
+            start = min(start, count - _WINDOW)
+            score = (sums[start + _WINDOW] - sums[start]) / root
+            best = max(best, (score, start, start + _WINDOW))
+    return best
+
+
+def _heaviest(sums: Sequence[int], first: int, last: int) -> tuple[int, int]:
+    """The run of at most eight words that weighs most."""
+    size = min(_SPAN, last - first)
+    start = max(range(first, last - size + 1), key=lambda place: sums[place + size] - sums[place])
+    return start, start + size

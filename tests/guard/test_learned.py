@@ -1,0 +1,135 @@
+"""The second stage: what it may do, and what it may never do."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from housecall.errors import ConfigError
+from housecall.guard import MedicalGuard
+from housecall.guard.learned import (
+    LearnedFile,
+    LearnedReader,
+    features,
+    load_learned,
+    words_to_weigh,
+)
+from housecall.guard.text import split
+from housecall.types import Message
+
+FILE = Path(str(resources.files("housecall.guard") / "learned.json"))
+
+
+def reader(
+    weights: dict[str, int], alarm_at: float = 1.0, doubt_below: float = -1.0
+) -> LearnedReader:
+    """A reader that knows a few words only."""
+    return LearnedReader(
+        LearnedFile(
+            trained_on="", scale=1.0, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
+            alarm_at=alarm_at, doubt_below=doubt_below, weights=weights, crisis_weights={"gone": 9},
+        )
+    )  # fmt: skip
+
+
+def guard_with(learned: LearnedReader) -> MedicalGuard:
+    """The shipped rules with another second stage."""
+    guard = MedicalGuard.load("US", learned=False)
+    guard._learned = learned
+    return guard
+
+
+ALARMING, HARMLESS = {"plums": 90}, {"pancakes": -90, "pancake": -90}
+
+
+def test_it_raises_an_alarm_that_no_rule_raised() -> None:
+    text = "my garden is full of plums today and the sun is out"
+    result = guard_with(reader(ALARMING)).check(text)
+    (match,) = result.matches
+    assert (result.level, match.rule, match.assertion) == (
+        "emergency",
+        "learned:emergency",
+        "present",
+    )
+    assert "plums" in match.text
+    assert match.text == text[match.start : match.end]
+    assert "911" in result.message
+    assert guard_with(reader({})).check(text).level == "none"
+
+
+def test_it_tells_a_crisis_from_an_emergency() -> None:
+    result = guard_with(reader(ALARMING)).check("the plums are gone and so am i in the end")
+    assert (result.level, result.matches[0].rule) == ("crisis", "learned:crisis")
+
+
+def test_it_withdraws_an_emergency_and_says_so() -> None:
+    text = "pancakes, pancakes and chest pain, then pancakes and pancakes"
+    assert guard_with(reader({})).check(text).level == "emergency"
+    result = guard_with(reader(HARMLESS)).check(text)
+    assert (result.level, result.message) == ("none", "")
+    assert {"chest-pain", "learned:harmless"} <= {match.rule for match in result.matches}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pancakes, pancakes and i want to kill myself, pancakes",
+        "pancakes, me duele mucho el pecho y no puedo respirar",
+    ],
+)
+def test_it_withdraws_no_crisis_and_no_other_language(text: str) -> None:
+    assert guard_with(reader(HARMLESS)).check(text).level in ("crisis", "emergency")
+
+
+def test_it_withdraws_nothing_that_earlier_messages_led_to() -> None:
+    before = [Message("user", "I have a bad headache and a high fever")]
+    text = "pancakes pancakes and now my neck is stiff"
+    assert guard_with(reader(HARMLESS)).check(text, before).level == "emergency"
+
+
+def test_playing_down_is_not_weighed() -> None:
+    plain = words_to_weigh(split("i cant lift my arm"))[0]
+    assert words_to_weigh(split("It's probably nothing, but I can't lift my arm"))[0] == plain
+    assert (
+        words_to_weigh(split("It's probably nothing and I want no advice, but i cant lift my arm"))[
+            0
+        ]
+        == plain
+    )
+
+
+def test_a_red_flag_in_a_long_story_counts() -> None:
+    filler = "pancakes " * 120
+    learned = reader(ALARMING | HARMLESS | {"pancakes": -1})
+    assert learned.read(split(filler + "plums " + filler)).verdict == "alarm"
+    assert learned.read(split(filler)).verdict != "alarm"
+
+
+def test_what_is_summed_is_what_was_trained_on() -> None:
+    """The quick running sums of the reader are the features that the trainer counts."""
+    file = LearnedFile.model_validate(json.loads(FILE.read_text(encoding="utf-8")))
+    words, _ = words_to_weigh(
+        split("Since 3 am he's 38.9 hot, and can't keep a sip of water down at all")
+    )
+    total = sum(file.weights.get(feature, 0) for feature in features(words))
+    assert LearnedReader(file)._sums(words)[-1] == total != 0
+
+
+def test_the_shipped_stage_is_on_deterministic_and_can_be_switched_off() -> None:
+    on, off = MedicalGuard.load("US"), MedicalGuard.load("US", learned=False)
+    assert on.version == MedicalGuard.load("GB").version != off.version
+    text = "nan went quiet over her tea, the cup slid out of her fingers and her mouth hangs left"
+    assert on.check(text) == on.check(text)
+    assert not any(match.rule.startswith("learned:") for match in off.check(text).matches)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"weights": 3}'])
+def test_weights_that_can_not_be_read_are_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "learned.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"guard file learned\.json: .*reinstall housecall"):
+        load_learned(tmp_path / "learned.json")
+    with pytest.raises(ConfigError, match=r"guard file nothing\.json"):
+        load_learned(tmp_path / "nothing.json")
