@@ -6,6 +6,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -18,6 +19,7 @@ _OTHER = "no topic found"
 _BINS = 12
 _WIDTH = 40
 _ROUND = (1, 2, 5)
+_WORD = re.compile(r"\w+")
 TOPIC_METHOD = (
     "Words of the dialogues looked up in data/topics.yaml; a row counts for the topic of which "
     "most words stand in it. A count of words, not a judgement: of the 81 rows of "
@@ -79,7 +81,13 @@ def distribution(values: Sequence[int]) -> dict[str, Any]:
 def topic_number(dialogue: str) -> int:
     """The place of a dialogue's topic in the table; one past the last for none."""
     text = dialogue.lower()
-    hits = [len(pattern.findall(text)) for pattern in _topics().values()]
+    topics = _topics()
+    hits = [0] * len(topics)
+    for word in _WORD.findall(text):
+        for place in _topics_of_word(word):
+            hits[place] += 1
+    for place, topic in enumerate(topics.values()):
+        hits[place] += topic.count_phrases(text)
     best = max(hits)
     return hits.index(best) if best else len(hits)
 
@@ -145,11 +153,45 @@ def _bin_width(greatest: int) -> int:
         power *= 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """Its words, and its phrases, each with the part of it that a text is first searched for.
+
+    One pattern of all of them would be tried at each word of a text, which took a fifth of the
+    time of preparing a data set.
+    """
+
+    words: re.Pattern[str]
+    phrases: tuple[tuple[str, re.Pattern[str]], ...]
+
+    def count_phrases(self, text: str) -> int:
+        """How often a phrase stands in a text in lower case."""
+        return sum(len(found.findall(text)) for part, found in self.phrases if part in text)
+
+
 @lru_cache(maxsize=1)
-def _topics() -> dict[str, re.Pattern[str]]:
+def _topics() -> dict[str, _Topic]:
     file = resources.files("housecall") / "data" / "topics.yaml"
     table: dict[str, list[str]] = yaml.safe_load(file.read_text("utf-8"))
     return {
-        name: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b".replace(r"\*", r"\w*"))
-        for name, words in table.items()
+        name: _Topic(
+            _pattern([term for term in terms if _is_word(term)]),
+            tuple((term.rstrip("*"), _pattern([term])) for term in terms if not _is_word(term)),
+        )
+        for name, terms in table.items()
     }
+
+
+@lru_cache(maxsize=1 << 16)  # a few megabytes; most words of a text have been seen before
+def _topics_of_word(word: str) -> tuple[int, ...]:
+    return tuple(
+        place for place, topic in enumerate(_topics().values()) if topic.words.fullmatch(word)
+    )
+
+
+def _pattern(terms: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, terms))})\b".replace(r"\*", r"\w*"))
+
+
+def _is_word(term: str) -> bool:
+    return term.rstrip("*").isalnum()
