@@ -108,8 +108,6 @@ class Server:
                 usage = event.get("usage") or usage
                 deltas = [c.get("delta", {}) for c in event.get("choices", ())]
                 arrivals += [now for d in deltas if d.get("content") or d.get("reasoning_content")]
-        if len(arrivals) < 2:
-            raise EngineError(f"{self._base} gave no stream of two pieces or more: no rate in it")
         tokens = usage.get("completion_tokens") or len(arrivals)
         return Streamed(usage.get("prompt_tokens") or len(prompt.ids), tokens, arrivals)
 
@@ -148,6 +146,8 @@ async def _measure(server: Server, work: Work, tell: Tell) -> Visit:
     for prompt in work.speed:
         whole.append(await server.whole(prompt, work.new_tokens))
         streamed.append(await server.stream(prompt, work.new_tokens))
+        if not streamed[-1].arrivals:
+            raise EngineError(f"model {server.model} of the server said nothing: try another")
         tell(PIECE_ANSWER)
     for size in work.batches:
         together.append(await _together(server, work.together[:size], work.new_tokens))
