@@ -45,6 +45,8 @@ async def _visit(url: str, work: Work, tell: Tell, key: str, model: str) -> Visi
         base_url=base,
         headers={**headers, "Content-Type": "application/json"},
         timeout=httpx.Timeout(None, connect=5.0),
+        # llama.cpp's server drops a connection after a stream without saying so: use each once.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         trust_env=False,
     ) as client:
         try:
