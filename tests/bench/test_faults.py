@@ -39,7 +39,7 @@ def test_a_model_that_does_not_load_is_a_row_and_the_rest_goes_on(copy: Run) -> 
     assert "int8" in str(errors["int8"])
     assert "config.json: missing" in str(errors["int4"])
     assert "model.gguf: damaged or changed" in str(errors["gguf-f16"])
-    assert "not a GGUF file" in str(errors["gguf-q8_0"])
+    assert "not a readable GGUF file" in str(errors["gguf-q8_0"])
     assert "not an artifact" in str(errors["gguf-q6_k"])
     page = (copy.path / "bench" / "report.html").read_text("utf-8")
     assert page.count("not measured: ") == 5

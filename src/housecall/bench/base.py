@@ -96,8 +96,9 @@ class Streamed:
 
     @property
     def rate(self) -> float:
-        """New tokens a second after the first one."""
-        return (self.tokens - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
+        """New tokens a second after the first one; of the whole answer if it came in one piece."""
+        seconds = self.arrivals[-1] - self.arrivals[0]
+        return (self.tokens - 1) / seconds if seconds > 0 else self.tokens / self.arrivals[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Speed(_Value):
     first_token_seconds: Figure
     tokens_per_second: Figure
     latency_seconds: Percentiles
-    between_tokens_seconds: Percentiles
+    between_tokens_seconds: Percentiles | None
     batches: list[Batch]
     bandwidth_share: float | None
     compute_share: float | None

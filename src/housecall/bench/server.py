@@ -45,6 +45,8 @@ async def _visit(url: str, work: Work, tell: Tell, key: str, model: str) -> Visi
         base_url=base,
         headers={**headers, "Content-Type": "application/json"},
         timeout=httpx.Timeout(None, connect=5.0),
+        # llama.cpp's server drops a connection after a stream without saying so: use each once.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         trust_env=False,
     ) as client:
         try:
@@ -108,8 +110,6 @@ class Server:
                 usage = event.get("usage") or usage
                 deltas = [c.get("delta", {}) for c in event.get("choices", ())]
                 arrivals += [now for d in deltas if d.get("content") or d.get("reasoning_content")]
-        if len(arrivals) < 2:
-            raise EngineError(f"{self._base} gave no stream of two pieces or more: no rate in it")
         tokens = usage.get("completion_tokens") or len(arrivals)
         return Streamed(usage.get("prompt_tokens") or len(prompt.ids), tokens, arrivals)
 
@@ -148,6 +148,8 @@ async def _measure(server: Server, work: Work, tell: Tell) -> Visit:
     for prompt in work.speed:
         whole.append(await server.whole(prompt, work.new_tokens))
         streamed.append(await server.stream(prompt, work.new_tokens))
+        if not streamed[-1].arrivals:
+            raise EngineError(f"model {server.model} of the server said nothing: try another")
         tell(PIECE_ANSWER)
     for size in work.batches:
         together.append(await _together(server, work.together[:size], work.new_tokens))

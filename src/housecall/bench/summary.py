@@ -86,7 +86,7 @@ def _speed(visits: Sequence[Visit], limits: Limits | None, flops_per_token: int 
         first_token_seconds=_figure([s.arrivals[0] for s in answers]),
         tokens_per_second=Figure(**asdict(rates)),
         latency_seconds=_percentiles([w.seconds for v in visits for w in v.whole]),
-        between_tokens_seconds=_percentiles(gaps),
+        between_tokens_seconds=_percentiles(gaps) if gaps else None,
         batches=_batches(visits),
         bandwidth_share=bandwidth,
         compute_share=compute,

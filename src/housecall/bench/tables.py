@@ -144,6 +144,9 @@ def _streaming(report: Report, models: Sequence[Model]) -> Table:
         assert m.speed is not None
         gaps = m.speed.between_tokens_seconds
         overhead = m.speed.harness_overhead
+        if gaps is None:
+            rows.append([m.title, *[NONE] * 5])
+            continue
         rows.append(
             [
                 m.title,
