@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 
 from housecall.guard import MedicalGuard
-from housecall.guard.learned import SMOOTHING, features, words_to_weigh
+from housecall.guard.learned import SHORTEST_DOUBTED, SMOOTHING, features, words_to_weigh
 from housecall.guard.text import split
 
 ROOT = Path(__file__).parents[1]
@@ -152,11 +152,14 @@ def at(scores: Array, urgent: Array, share: float) -> tuple[float, float]:
     return threshold, float((scores[urgent] > threshold).mean())
 
 
-def together(scores: Array, rules: list[str], alarm_at: float, doubt_below: float) -> Array:
+def together(
+    scores: Array, rules: list[str], lengths: Array, alarm_at: float, doubt_below: float
+) -> Array:
     """Whether the guard alarms, with rules and the second stage."""
+    believed = (scores >= doubt_below) | (lengths < SHORTEST_DOUBTED)
     crisis = np.array([level == "crisis" for level in rules])
     emergency = np.array([level == "emergency" for level in rules])
-    alarms: Array = (scores >= alarm_at) | crisis | (emergency & (scores >= doubt_below))
+    alarms: Array = (scores >= alarm_at) | crisis | (emergency & believed)
     return alarms
 
 
@@ -187,6 +190,7 @@ def main() -> None:
     parts = blocks(messages)
     kernel = sum((part.matrix @ part.matrix.T for part in parts), np.zeros(1, np.float32))
     scores = held_out(kernel, labels, folds(found), RIDGE)
+    lengths = np.array([len(words) for words in messages])
     guard = MedicalGuard.load(learned=False)
     rules = [guard.check(row["text"]).level for row in found]
 
@@ -205,7 +209,7 @@ def main() -> None:
     print("with the rules, on train.jsonl (no rule was written with it):")
     for alarm_at in (0.1, 0.2, 0.3, 0.4, 0.5):
         for doubt_below in (-9, -0.7, -0.6, -0.5, -0.4, -0.3):
-            alarms = together(scores, rules, alarm_at, doubt_below)
+            alarms = together(scores, rules, lengths, alarm_at, doubt_below)
             recall, false = alarms[new & urgent].mean(), alarms[new & ~urgent].mean()
             where = f"  alarm {alarm_at:.1f} doubt {doubt_below:5.1f}"
             print(f"{where}: recall {recall:.1%}, false alarms {false:.1%}")

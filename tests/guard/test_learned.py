@@ -86,8 +86,12 @@ def test_it_withdraws_no_crisis_and_no_other_language(text: str) -> None:
 
 def test_it_withdraws_nothing_that_earlier_messages_led_to() -> None:
     before = [Message("user", "I have a bad headache and a high fever")]
-    text = "pancakes pancakes and now my neck is stiff"
+    text = "pancakes pancakes pancakes and now my neck is stiff"
     assert guard_with(reader(HARMLESS)).check(text, before).level == "emergency"
+
+
+def test_it_withdraws_nothing_from_a_message_of_a_few_words() -> None:
+    assert guard_with(reader(HARMLESS)).check("pancakes and chest pain").level == "emergency"
 
 
 def test_playing_down_is_not_weighed() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from housecall.commands.base import build_parts, remote_model
 from housecall.errors import ConfigError
 from housecall.guard import MedicalGuard
+from housecall.settings import Settings
 
 SHIPPED = Path(str(resources.files("housecall.guard")))
 
@@ -32,7 +34,7 @@ rules:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(SHIPPED / "packs", tmp_path / "packs")
-    for name in ("messages.yaml", "languages.yaml"):
+    for name in ("messages.yaml", "languages.yaml", "learned.json"):
         shutil.copy(SHIPPED / name, tmp_path)
     return tmp_path
 
@@ -60,39 +62,45 @@ def test_a_pack_more_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lambda t: t.replace("[hiccups]", "['(hic']"), ["extra.yaml", "hiccups", "'('"]),
+        (lambda t: t.replace("[hiccups]", "['(hic']"), ["extra.yaml:11:", "hiccups", "'('"]),
         (
             lambda t: t.replace("[hiccups]", "[<hic>]"),
-            ["extra.yaml", "hiccups", "no concept <hic>"],
+            ["extra.yaml:11:", "hiccups", "no concept <hic>"],
         ),
         (
             lambda t: t.replace("[hiccups]", "[no]"),
-            ["extra.yaml", "hiccups", "patterns.0", "string"],
+            ["extra.yaml:11:", "hiccups", "patterns.0", "string"],
         ),
-        (lambda t: t.replace("[hiccups]", "[]"), ["extra.yaml", "hiccups", "needs patterns"]),
+        (lambda t: t.replace("[hiccups]", "[]"), ["extra.yaml:5:", "hiccups", "needs patterns"]),
         (
             lambda t: t.replace("patterns", "pattern"),
-            ["extra.yaml", "hiccups", "pattern:", "Extra"],
+            ["extra.yaml:11:", "hiccups", "pattern:", "Extra"],
         ),
         (
             lambda t: t.replace("level: emergency", "level: high"),
-            ["extra.yaml", "hiccups", "level"],
+            ["extra.yaml:6:", "hiccups", "level"],
         ),
-        (lambda t: t.replace("    why: For the test.\n", ""), ["extra.yaml", "hiccups", "why"]),
-        (lambda t: t.replace("[I have hiccups]", "[]"), ["extra.yaml", "hiccups", "positive"]),
+        (lambda t: t.replace("    why: For the test.\n", ""), ["extra.yaml:5:", "hiccups", "why"]),
+        (lambda t: t.replace("[I have hiccups]", "[]"), ["extra.yaml:12:", "hiccups", "positive"]),
         (
             lambda t: t.replace("id: hiccups", "id: stroke"),
-            ["extra.yaml", "'stroke'", "emergency.yaml"],
+            ["extra.yaml:5:", "'stroke'", "emergency.yaml"],
         ),
-        (lambda t: t + "    combinations: [fever]\n", ["hiccups", "needs two concepts"]),
-        (lambda t: t + "    combinations: [fever + hics]\n", ["hiccups", "no concept 'hics'"]),
+        (
+            lambda t: t + "    combinations: [fever]\n",
+            ["extra.yaml:13:", "hiccups", "needs two concepts"],
+        ),
+        (
+            lambda t: t + "    combinations: [fever + hics]\n",
+            ["extra.yaml:13:", "hiccups", "no concept 'hics'"],
+        ),
         (lambda t: t + "    message: shout\n", ["hiccups", "(en)", "no message 'shout'"]),
-        (lambda t: t + "    title: Again\n", ["extra.yaml", "'title' is there twice"]),
+        (lambda t: t + "    title: Again\n", ["extra.yaml", "line 13", "'title' is there twice"]),
         (
             lambda t: t + "concepts: {fever: [hot]}\n",
-            ["extra.yaml", "concept 'fever'", "concepts.yaml"],
+            ["extra.yaml:13:", "concept 'fever'", "concepts.yaml"],
         ),
-        (lambda t: t + "  - ]\n", ["extra.yaml", "not valid YAML"]),
+        (lambda t: t + "  - ]\n", ["extra.yaml", "line 13", "not valid YAML"]),
         (lambda t: "- just\n- a list\n", ["extra.yaml"]),
         (lambda t: "", ["extra.yaml"]),
     ],
@@ -135,3 +143,14 @@ def test_the_version_follows_the_bytes_and_not_the_place(folder: Path) -> None:
     with (folder / "messages.yaml").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
     assert MedicalGuard.load(folder=folder).version not in (changed, shipped)
+
+
+def test_nothing_that_answers_is_built_without_the_guard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``serve``, ``ask`` and ``chat`` all put their parts together here, before they answer."""
+    extra(folder, RULE.replace("[hiccups]", "['(hic']"))
+    monkeypatch.setattr("housecall.guard.medical.resources.files", lambda _: folder)
+    settings = Settings(data_dir=tmp_path, engine_url="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"extra\.yaml:11: rule 'hiccups': pattern '\(hic'"):
+        build_parts(remote_model("demo", settings), settings)

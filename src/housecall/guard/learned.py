@@ -27,6 +27,9 @@ from housecall.guard.text import Token
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
 
+SHORTEST_DOUBTED = 8
+"""Words of a message from which on an emergency is withdrawn: fewer say too little."""
+
 _GAP = 5
 _PIECES = (3, 4, 5)
 _LONGEST_WORD = 24
@@ -100,7 +103,7 @@ class LearnedReader:
         verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
         if score >= self._file.alarm_at:
             verdict = "alarm"
-        elif score < self._file.doubt_below:
+        elif score < self._file.doubt_below and len(words) >= SHORTEST_DOUBTED:
             verdict = "harmless"
         level = self._level(words[first:last])
         return Reading(verdict, level, score, places[start], places[end - 1] + 1)

@@ -136,7 +136,14 @@ def read_yaml(file: Traversable, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error, raw)}") from error
+        line, problem = _first_problem(error, raw, yaml.compose(file.read_bytes(), _Loader))
+        raise ConfigError(f"{where}:{line}: {problem}") from error
+
+
+def line_of(file: Traversable, wanted: str) -> str:
+    """``:12`` for the first line that holds the text; empty when a line break parts it."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((f":{n}" for n, line in enumerate(lines, start=1) if wanted in line), "")
 
 
 def read_packs(folder: Traversable) -> dict[str, Pack]:
@@ -149,8 +156,11 @@ def read_packs(folder: Traversable) -> dict[str, Pack]:
             names = [f"rule {rule.id!r}" for rule in pack.rules]
             for name in [*names, *(f"concept {concept!r}" for concept in pack.concepts)]:
                 if name in places:
+                    what, _, quoted = name.partition(" ")
+                    key = quoted.strip("'")
+                    line = line_of(file, f"id: {key}" if what == "rule" else f"{key}:")
                     raise ConfigError(
-                        f"guard file {file.name}: {name} is already in {places[name]}: "
+                        f"guard file {file.name}{line}: {name} is already in {places[name]}: "
                         "give one of them another name"
                     )
                 places[name] = file.name
@@ -173,14 +183,30 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _first_problem(error: ValidationError, raw: Any) -> str:
-    """``rule 'stroke': examples.positive: Field required``."""
+def _first_problem(error: ValidationError, raw: Any, root: yaml.Node | None) -> tuple[int, str]:
+    """The line, and ``rule 'stroke': examples.positive: Field required``."""
     first = error.errors()[0]
     parts = list(first["loc"])
+    line = _line(root, parts)
     prefix = ""
     if parts[:1] == ["rules"] and len(parts) > 1:
         rule = raw["rules"][parts[1]]
         name = rule.get("id", parts[1]) if isinstance(rule, dict) else parts[1]
         prefix, parts = f"rule {name!r}: ", parts[2:]
     key = ".".join(map(str, parts))
-    return f"{prefix}{key}: {first['msg']}" if key else f"{prefix}{first['msg']}"
+    return line, f"{prefix}{key}: {first['msg']}" if key else f"{prefix}{first['msg']}"
+
+
+def _line(node: yaml.Node | None, parts: list[int | str]) -> int:
+    """The line of the innermost part that is there."""
+    line = 1
+    for part in parts:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

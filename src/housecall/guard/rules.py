@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 
 from housecall.errors import ConfigError
 from housecall.guard.context import CUE
-from housecall.guard.packs import Cues, Language, Pack, Rule, read_packs, read_yaml
+from housecall.guard.packs import Cues, Language, Pack, Rule, line_of, read_packs, read_yaml
 from housecall.guard.phrases import Choice, Element, Elements, PhraseError, Word, choice, parse
 from housecall.guard.search import Search
 from housecall.guard.spelling import Speller
@@ -52,7 +52,7 @@ def load_rules(folder: Traversable) -> RuleSet:
     """Read and compile the packs in a folder. Raises ConfigError."""
     language = read_yaml(folder / "language.yaml", Language)
     packs = read_packs(folder)
-    compiler = _Compiler(language)
+    compiler = _Compiler(language, folder)
     for name, pack in packs.items():
         compiler.add_concepts(name, pack)
     compiler.add_cues(read_yaml(folder / "reading.yaml", Cues))
@@ -90,9 +90,10 @@ def _sums_of(sums: Sequence[Sum]) -> dict[str, list[int]]:
 
 
 class _Compiler:
-    """Turns patterns into phrases; errors name the file and the rule."""
+    """Turns patterns into phrases; errors name the file, the line and the rule."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, folder: Traversable) -> None:
+        self._folder = folder
         self.spellings = {
             fold(key): tuple(fold(value).split()) for key, value in language.spellings.items()
         }
@@ -104,31 +105,34 @@ class _Compiler:
 
     def add_concepts(self, file: str, pack: Pack) -> None:
         for name, patterns in pack.concepts.items():
-            where = f"guard file {file}: concept {name!r}"
+            what = f"concept {name!r}"
             if name in self._concepts:
-                raise ConfigError(f"{where}: is there twice")
-            self._concepts[name] = choice([e for p in patterns for e in self._compile(p, where)])
+                raise self._error(file, what, "is there twice", f"{name}:")
+            self._concepts[name] = choice(
+                [e for pattern in patterns for e in self._compile(pattern, file, what)]
+            )
 
     def add_cues(self, cues: Cues) -> None:
         for name, patterns in cues:
-            where = f"guard file reading.yaml: {name}"
-            self.cues += ((CUE, name, e) for p in patterns for e in self._compile(p, where))
+            compiled = [e for p in patterns for e in self._compile(p, "reading.yaml", name)]
+            self.cues += ((CUE, name, one) for one in compiled)
 
     def add_rule(self, file: str, rule: Rule) -> None:
-        where = f"guard file {file}: rule {rule.id!r}"
+        what = f"rule {rule.id!r}"
         if not rule.patterns and not rule.combinations and not rule.sums:
-            raise ConfigError(f"{where}: needs patterns, combinations or sums")
+            raise self._error(file, what, "needs patterns, combinations or sums", f"id: {rule.id}")
         for kind, patterns in ((RULE, rule.patterns), (UNLESS, rule.unless)):
-            elements = [e for pattern in patterns for e in self._compile(pattern, where)]
+            elements = [e for pattern in patterns for e in self._compile(pattern, file, what)]
             self.phrases += ((kind, rule.id, one) for one in elements)
         for combination in rule.combinations:
             names = tuple(" ".join(part.split()) for part in combination.split("+"))
-            self._add_sum(Sum(rule.id, len(names), names), f"{where}: combination {combination!r}")
+            of = f"{what}: combination {combination!r}"
+            self._add_sum(Sum(rule.id, len(names), names), file, of, combination)
         for number, one in enumerate(rule.sums, start=1):
             sum_ = Sum(rule.id, one.at_least, tuple(one.of))
-            self._add_sum(sum_, f"{where}: sum {number}")
+            self._add_sum(sum_, file, f"{what}: sum {number}", f"id: {rule.id}")
         for name in rule.not_with:
-            self._ask(name, f"{where}: not_with")
+            self._ask(name, file, f"{what}: not_with", f"id: {rule.id}")
 
     def asked_concepts(self) -> Iterator[tuple[str, str, Elements]]:
         """Phrases of the concepts that rules count."""
@@ -146,23 +150,29 @@ class _Compiler:
         real = map(fold, real_words)
         return Speller(self.spellings, words, prefixes, real, elisions=language.elisions)
 
-    def _add_sum(self, added: Sum, where: str) -> None:
+    def _add_sum(self, added: Sum, file: str, what: str, wanted: str) -> None:
         if not 2 <= added.at_least <= len(set(added.concepts)):
-            raise ConfigError(f"{where}: needs two concepts or more")
+            raise self._error(file, what, "needs two concepts or more", wanted)
         for name in added.concepts:
-            self._ask(name, where)
+            self._ask(name, file, what, wanted)
         self.sums.append(added)
 
-    def _ask(self, name: str, where: str) -> None:
+    def _ask(self, name: str, file: str, what: str, wanted: str) -> None:
         if name not in self._concepts:
-            raise ConfigError(f"{where}: no concept {name!r}")
+            raise self._error(file, what, f"no concept {name!r}", wanted)
         self._asked.add(name)
 
-    def _compile(self, pattern: str, where: str) -> list[Elements]:
+    def _compile(self, pattern: str, file: str, what: str) -> list[Elements]:
         try:
             return parse(pattern, self.spellings, self._concepts)
         except PhraseError as error:
-            raise ConfigError(f"{where}: pattern {pattern!r}: {error}") from error
+            problem = f"pattern {pattern!r}: {error}"
+            raise self._error(file, what, problem, pattern) from error
+
+    def _error(self, file: str, what: str, problem: str, wanted: str) -> ConfigError:
+        return ConfigError(
+            f"guard file {file}{line_of(self._folder / file, wanted)}: {what}: {problem}"
+        )
 
 
 def _words(elements: Elements) -> Iterator[Word]:
