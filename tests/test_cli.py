@@ -57,6 +57,7 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
     assert housecall("run", cwd=tmp_path).returncode == 2
     assert housecall("fly", cwd=tmp_path).returncode == 2
     assert housecall("run", "demo", "--to", "moon", cwd=tmp_path).returncode == 2
+    assert housecall("ui", "--port", "99999", cwd=tmp_path).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
         (["rm", "gone"], "gone: no such run"),
         (["show", "ans_gone"], "there is no answer 'ans_gone'"),
         (["guard", "check", "--jsonl", "gone.jsonl"], "gone.jsonl: can't be read"),
+        (["ui", "--url", "ftp://here"], "--url ftp://here: give the API's address"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments: list[str], says: str, tmp_path: Path) -> None:
@@ -89,6 +91,36 @@ def test_a_base_of_an_unknown_architecture_is_refused(recipe: Path, tmp_path: Pa
     result = housecall("run", str(recipe), "--set", f"base.source={strange}", cwd=tmp_path)
     fails(result, "architecture MambaForCausalLM is not supported")
     assert "convert_hf_to_gguf.py" in result.stderr
+
+
+def test_what_could_not_be_had_may_be_named_anew(recipe: Path, tmp_path: Path) -> None:
+    run = ["run", str(recipe), "--to", "prepare", "--set"]
+    fails(housecall(*run, "data.source=gone.jsonl", cwd=tmp_path), "gone.jsonl: no such file")
+    done = housecall(*run, "data.source=rows.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    fails(housecall(*run, "data.limit=9", cwd=tmp_path), "is a run of another recipe")
+
+
+def test_a_value_that_can_not_be_used_is_not_kept(recipe: Path, tmp_path: Path) -> None:
+    assert housecall("run", str(recipe), "--to", "prepare", cwd=tmp_path).returncode == 0
+    file = tmp_path / "runs" / "tiny" / "recipe.yaml"
+    before = file.read_bytes()
+    fails(housecall("prepare", "--set", "data.source=gone.csv", cwd=tmp_path), "no such file")
+    assert file.read_bytes() == before
+
+
+def test_a_broken_run_hides_no_other(recipe: Path, tmp_path: Path) -> None:
+    for name in ("whole", "broken"):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").write_text(recipe.read_text())
+    (run / "promoted.json").write_text("{}")
+    result = housecall("ls", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert "broken" not in rows["whole"]
+    assert "promoted.json: can't be read" in rows["broken"]["broken"]
+    assert "promoted.json: can't be read" in housecall("ls", cwd=tmp_path).stderr
 
 
 def test_without_the_base_wheel_up_names_the_pip_line(tmp_path: Path) -> None:

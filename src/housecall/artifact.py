@@ -44,7 +44,7 @@ class Artifact:
         """
         artifact = cls.read(path)
         for entry in artifact.manifest["files"]:
-            _check_file(path / entry["path"], int(entry["bytes"]), entry["sha256"], verify)
+            _check_file(path, entry, verify)
         return artifact
 
     @classmethod
@@ -61,9 +61,9 @@ class Artifact:
             for entry in manifest["files"]:
                 _ = str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])
         except FileNotFoundError:
-            raise ArtifactError(f"{path}: not an artifact (no {MANIFEST}): make it again") from None
+            raise ArtifactError(f"{path}: not an artifact (no {MANIFEST}): run its step") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{file}: broken manifest ({error}): make it again") from error
+            raise ArtifactError(f"{file}: broken manifest ({error}): {_mend(path)}") from error
         return cls(path, manifest, hashlib.sha256(raw).hexdigest())
 
     @property
@@ -231,20 +231,26 @@ def no_space(path: Path) -> ArtifactError:
     )
 
 
-def _check_file(path: Path, size: int, sha256: str, verify: bool) -> None:
+def _mend(folder: Path) -> str:
+    """What to do about an artifact that is broken: a step that looks done is not run again."""
+    return f"copy it again, or remove {folder} and run its step again"
+
+
+def _check_file(folder: Path, entry: Mapping[str, Any], verify: bool) -> None:
+    path, size, sha256 = folder / entry["path"], int(entry["bytes"]), entry["sha256"]
     try:
         found_size = path.stat().st_size
         if found_size == size and not verify:
             return
         found = hash_file(path)
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing: make it again, or copy the whole run") from None
+        raise ArtifactError(f"{path}: missing: {_mend(folder)}") from None
     except OSError as error:
         raise ArtifactError(f"{path}: can't be read ({error.strerror})") from error
     if (found_size, found) != (size, sha256):
         raise ArtifactError(
             f"{path}: damaged or changed (expected sha256 {sha256} of {size} bytes, "
-            f"found {found} of {found_size} bytes): make it again, or copy it again"
+            f"found {found} of {found_size} bytes): {_mend(folder)}"
         )
 
 

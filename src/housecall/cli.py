@@ -35,6 +35,9 @@ _QUIET = {
 }
 
 
+_PORT = click.IntRange(1, 65535)
+
+
 def main() -> None:
     """Run the command line."""
     for name, value in _QUIET.items():
@@ -83,7 +86,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("recipe", default="demo")
 @click.option("--port", type=int, default=None, help="Port of the API.  [default: 8000]")
-@click.option("--ui-port", type=int, default=8501, show_default=True, help="Port of the UI.")
+@click.option("--ui-port", type=_PORT, default=8501, show_default=True, help="Port of the UI.")
 @click.option("--no-ui", is_flag=True, help="Only the API.")
 @click.option("--once", is_flag=True, help="Print one answer with its lineage and stop.")
 @set_option
@@ -194,7 +197,7 @@ def chat(model: str | None, url: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The API.")
-@click.option("--port", type=int, default=8501, show_default=True, help="Port of the UI.")
+@click.option("--port", type=_PORT, default=8501, show_default=True, help="Port of the UI.")
 def ui(url: str, port: int) -> None:
     """Serve the web UI for an API that is running."""
     from housecall.commands import serving

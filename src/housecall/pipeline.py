@@ -48,12 +48,16 @@ class Run:
 def open_run(path: Path, recipe: Recipe) -> Run:
     """A run folder for a recipe, new or the same as before.
 
-    Raises ConfigError when the folder belongs to another recipe; nothing in it is touched.
+    Raises ConfigError when the folder belongs to another recipe; nothing in it is touched. Until
+    its data set is made, a run has nothing to lose: what could not be had may be named anew.
     """
     file = path / RECIPE
     if file.exists():
         changes = differences(load_recipe(str(file)), recipe)
-        if changes:
+        made = {manifest.parent.name for manifest in path.glob(f"*/{MANIFEST}")}
+        if changes and made <= {"base"}:
+            write_text(file, dump_recipe(recipe))
+        elif changes:
             raise ConfigError(
                 f"{path}: is a run of another recipe ({'; '.join(changes[:3])}): "
                 "choose another folder with --out, or change one step: housecall STEP RUN --set ..."

@@ -21,6 +21,8 @@ BUILTIN = {"builtin:starter": "starter.jsonl"}
 _ALPACA = ("instruction", "input", "output")
 # Fields of real data sets are far below this.
 _FIELD_LIMIT = 1_000_000
+_NAMES_SHOWN = 20
+_NAME_SHOWN = 60  # characters
 # So many rows are looked at before a file is refused for its columns.
 _FIRST_ROWS = 20
 
@@ -91,13 +93,19 @@ def _check_columns(first: list[Any], config: DataConfig) -> None:
     readable = next((raw for raw in first if not isinstance(raw, Unreadable)), None)
     if readable is None:
         return
-    names = list(rows[0]) if rows else []
+    names = list(rows[0])[:_NAMES_SHOWN] if rows else []
     raise DataError(
         f"data.source {config.source}: no column "
         f"{', '.join(_missing(rows[0] if rows else {}, config.mapping))} (found: "
-        f"{', '.join(map(str, names)) or 'no columns'}): a data set has instruction, input "
+        f"{', '.join(map(_shown, names)) or 'no columns'}): a data set has instruction, input "
         "and output, or messages, or a data.mapping in the recipe"
     )
+
+
+def _shown(name: object) -> str:
+    """A column's name as an error may show it: a broken file must not write to the terminal."""
+    text = str(name)[:_NAME_SHOWN]
+    return text if text.isprintable() else ascii(text)
 
 
 def _missing(raw: Mapping[str, Any], mapping: Mapping[Role, str] | None) -> list[str]:

@@ -222,6 +222,7 @@ def test_the_same_seed_gives_the_same_bytes_and_no_row_is_in_two_splits(
         ("rows.jsonl", '{"question": "x"}', "no column instruction, input, output (found: q"),
         ("rows.jsonl", b"\xff\xfe\x00", "can't be read: it is UTF-16: save it as UTF-8"),
         ("rows.parquet", "not parquet", "can't be read"),
+        ("rows.csv", "a\x1b[2J,b\n1,2\n", r"(found: 'a\x1b[2J', b)"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_one_clear_line(

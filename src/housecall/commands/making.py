@@ -10,8 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from housecall.errors import ArtifactError
-from housecall.lineage import PROMOTED, RUNS, find_run, read_promoted
+from housecall.artifact import write_text
+from housecall.errors import ArtifactError, ConfigError, DataError
+from housecall.lineage import PROMOTED, RECIPE, RUNS, find_run, read_promoted
 from housecall.machine import process_rank
 from housecall.model_card import CARD
 from housecall.pipeline import STEPS, Run, change_run, execute, open_run
@@ -55,9 +56,16 @@ def run(
 
 def step(name: str, run_name: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """One step of a run that exists."""
-    made = change_run(find_run(run_name), overrides)
+    path = find_run(run_name)
+    before = (path / RECIPE).read_text(encoding="utf-8")
+    made = change_run(path, overrides)
     report = Report()
-    execute(made, start=name, stop=name, report=report)
+    try:
+        execute(made, start=name, stop=name, report=report)
+    except (ArtifactError, ConfigError, DataError):
+        if overrides:  # a value that could not be used is not kept
+            write_text(path / RECIPE, before)
+        raise
     _print(made, report, as_json)
 
 

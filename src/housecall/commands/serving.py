@@ -19,7 +19,7 @@ from housecall.commands.asking import say
 from housecall.commands.base import build_answerer, build_parts, remote_model
 from housecall.commands.showing import print_chain
 from housecall.config import Recipe
-from housecall.errors import MissingPackage
+from housecall.errors import ConfigError, MissingPackage
 from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
 from housecall.locks import serving
@@ -50,9 +50,13 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
 
 def ui(url: str, port: int) -> None:
     """The Streamlit UI for an API, until it is told to stop."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {url}: give the API's address, such as http://127.0.0.1:8000")
     bind("127.0.0.1", port).close()
     with _ui_process(url, port) as process:
-        process.wait()
+        code = process.wait()
+    if code > 0:
+        sys.exit(1)  # Streamlit has said why
 
 
 def up(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from housecall.artifact import MANIFEST, Artifact
-from housecall.errors import NotFound
+from housecall.errors import ArtifactError, NotFound
 from housecall.lineage import (
     PROMOTED,
     RECIPE,
@@ -34,7 +34,7 @@ _HIDDEN = (
 
 
 def ls(as_json: bool) -> None:
-    """Runs and their variants."""
+    """Runs and their variants; one that is broken hides none of the others."""
     rows = [_run_row(path) for path in list_runs()]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -47,9 +47,20 @@ def ls(as_json: bool) -> None:
         names = ", ".join(v["format"] for v in row["variants"])
         table.add_row(row["name"], row["promoted"] or "-", names or "-", row["created"] or "-")
     Console().print(table)
+    for row in rows:
+        if "broken" in row:
+            click.echo(f"housecall: {row['broken']}", err=True)
 
 
 def _run_row(path: Path) -> dict[str, Any]:
+    try:
+        return _whole_run_row(path)
+    except ArtifactError as error:
+        empty = {"promoted": None, "created": None, "variants": []}
+        return {"name": path.name, "path": str(path), **empty, "broken": str(error)}
+
+
+def _whole_run_row(path: Path) -> dict[str, Any]:
     variants = [Artifact.read(file.parent) for file in sorted(path.glob(f"variants/*/{MANIFEST}"))]
     return {
         "name": path.name,

@@ -64,7 +64,6 @@ def _check(draft: Draft) -> None:
     """Refuse now what a later step would stumble over."""
     config = read_json(draft.path / "config.json")
     check_architecture(config, "base model")
-    load_template(draft.path, HfTokenizer(draft.path)).try_out()
     weights = Weights(draft.path)
     draft.metrics["parameters"] = sum(math.prod(weights.shape(name)) for name in weights)
     draft.metrics["architecture"] = config["architectures"][0]
@@ -113,6 +112,7 @@ def _from_folder(folder: Path, draft: Draft) -> None:
         )
     check_architecture(read_json(folder / "config.json"), str(folder))
     Weights(folder)  # names a damaged file before anything is copied
+    _try_chat(folder, str(folder))
     weights = [file.name for file in sorted(folder.glob("*.safetensors*"))]
     copy_files(folder, draft.path, [*TOKENIZER_FILES, *CONFIG_FILES, *weights])
 
@@ -153,3 +153,13 @@ def _from_gguf(path: Path, draft: Draft) -> None:
     )
     write_json(draft.path / "tokenizer.json", tokenizer)
     write_json(draft.path / "tokenizer_config.json", settings)
+    _try_chat(draft.path, str(path))
+
+
+def _try_chat(folder: Path, source: str) -> None:
+    """Render a conversation with a model's own template. Raises ArtifactError naming its source."""
+    template = load_template(folder, HfTokenizer(folder))
+    try:
+        template.try_out()
+    except ConfigError as error:
+        raise ArtifactError(f"base.source {source}: {error}: use another model") from error
