@@ -73,7 +73,8 @@ LAYERS = (
     # ... and how fast is each
     "bench/__init__ bench/base",
     "bench/statistics bench/report bench/load bench/prompts bench/processes",
-    "bench/folder bench/roofline bench/gguf bench/server bench/tables bench/summary bench/pictures",
+    "bench/folder bench/roofline bench/gguf bench/server bench/cells bench/summary bench/pictures",
+    "bench/tables",
     "bench/compare bench/rounds bench/texts bench/tuning",
     "bench/preload",
     "steps/*",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, write_text
+from housecall.bench.report import read_report
 from housecall.config import Recipe
 from housecall.errors import ArtifactError, ConfigError, GateRefused
 from housecall.lineage import PROMOTED, RECIPE, read_promoted
@@ -147,6 +148,12 @@ def _same_rows(run: Run) -> bool:
     return now is None or now == run.artifact("dataset").metrics["source_sha256"]
 
 
+def _is_reported(run: Run) -> bool:
+    """Whether the bench left a report that this version can read."""
+    read_report(run.path / "bench")
+    return True
+
+
 def _nothing_more(_: Run) -> bool:
     return True
 
@@ -155,6 +162,7 @@ def _nothing_more(_: Run) -> bool:
 _EXTRA: dict[str, Callable[[Run], bool]] = {
     "prepare": _same_rows,
     "gate": _is_promoted,
+    "bench": _is_reported,
 }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from housecall.bench.cells import NONE
 from housecall.bench.report import Figure, Model, Report
-from housecall.bench.tables import NONE, Table
+from housecall.bench.tables import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,8 @@ def warnings(
             if share > 1:
                 yield (
                     f"{m.subject.name} reads its weights faster ({share:.0%}) than memory was "
-                    "measured to be: the machine was slower when that was measured."
+                    "measured to be: they fit the processor's cache, or the machine was slower "
+                    "when memory was measured."
                 )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from housecall.bench.report import Comparison, Figure, Model, Report
-
-NONE = "-"
+from housecall.bench.cells import NONE, accuracy, median, range_of, scaled, share, with_range
+from housecall.bench.report import Comparison, Model, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +46,16 @@ def overview(report: Report) -> Table:
         rows.append(
             [
                 m.title,
-                _scaled(m.bytes, 1e6, ".1f"),
-                _median(s.load_seconds, ".2f"),
+                scaled(m.bytes, 1e6, ".1f"),
+                median(s.load_seconds, ".2f"),
                 f"{s.prompt_tokens_per_second.median:.0f}",
                 f"{s.first_token_seconds.median * 1000:.0f}",
-                _with_range(s.tokens_per_second),
+                with_range(s.tokens_per_second),
                 against_reference(report, m),
                 f"{s.latency_seconds.p50:.2f} / {s.latency_seconds.p95:.2f}",
             ]
         )
-    tokens = _range_of(report.plan.prompt_tokens)
+    tokens = range_of(report.plan.prompt_tokens)
     titles = {m.name: m.title for m in report.models}
     reference = titles[report.comparisons[0].other] if report.comparisons else "others"
     return Table(
@@ -93,12 +92,12 @@ def in_short(report: Report) -> Table:
         rows.append(
             [
                 m.name,
-                _scaled(m.bytes, 1e6, ".1f"),
+                scaled(m.bytes, 1e6, ".1f"),
                 f"{m.speed.prompt_tokens_per_second.median:.0f}",
                 f"{m.speed.first_token_seconds.median * 1000:.0f}",
                 f"{m.speed.tokens_per_second.median:.1f}",
                 "the same" if found and found[0].verdict == "no difference" else against,
-                _scaled(m.peak_memory_bytes, 1e6, ".0f"),
+                scaled(m.peak_memory_bytes, 1e6, ".0f"),
             ]
         )
     other = report.comparisons[0].other if report.comparisons else "others"
@@ -170,7 +169,7 @@ def _batches(report: Report, models: Sequence[Model]) -> Table:
     rows = []
     for m in models:
         assert m.speed is not None
-        rates = [_with_range(b.tokens_per_second) for b in m.speed.batches]
+        rates = [with_range(b.tokens_per_second) for b in m.speed.batches]
         rows.append([m.title, *rates])
     return Table(
         "Batches: new tokens a second of all answers together",
@@ -186,9 +185,9 @@ def _memory(models: Sequence[Model]) -> Table:
             m.title,
             m.engine or NONE,
             m.computes_in or NONE,
-            _scaled(m.bytes, 1e6, ".1f"),
-            _scaled(m.peak_memory_bytes, 1e6, ".0f"),
-            "0 (no GPU used)" if m.peak_gpu_bytes == 0 else _scaled(m.peak_gpu_bytes, 1e6, ".0f"),
+            scaled(m.bytes, 1e6, ".1f"),
+            scaled(m.peak_memory_bytes, 1e6, ".0f"),
+            "0 (no GPU used)" if m.peak_gpu_bytes == 0 else scaled(m.peak_gpu_bytes, 1e6, ".0f"),
         ]
         for m in models
     ]
@@ -209,9 +208,9 @@ def _limits(report: Report, models: Sequence[Model]) -> Table:
         rows.append(
             [
                 m.title,
-                _scaled(m.token_bytes, 1e6, ".1f"),
-                _share(m.speed.bandwidth_share),
-                _share(m.speed.compute_share),
+                scaled(m.token_bytes, 1e6, ".1f"),
+                share(m.speed.bandwidth_share),
+                share(m.speed.compute_share),
             ]
         )
     return Table(
@@ -235,8 +234,8 @@ def _quality(report: Report) -> Table:
                 f"{q.loss:.3f} ({q.loss_interval[0]:.3f} to {q.loss_interval[1]:.3f})"
                 if q
                 else NONE,
-                _accuracy(q.accuracy, q.accuracy_interval) if q else NONE,
-                _accuracy(found.accuracy, found.interval) if found else NONE,
+                accuracy(q.accuracy, q.accuracy_interval) if q else NONE,
+                accuracy(found.accuracy, found.interval) if found else NONE,
                 ("passed" if q.passed else "refused") if q else NONE,
             ]
         )
@@ -274,30 +273,3 @@ def differences(report: Report) -> Table:
         ("model", "against", "figure", "ratio"),
         rows,
     )
-
-
-def _with_range(figure: Figure) -> str:
-    if figure.count == 1:
-        return f"{figure.median:.1f}"
-    return f"{figure.median:.1f} ({figure.low:.1f} to {figure.high:.1f})"
-
-
-def _median(figure: Figure | None, spec: str) -> str:
-    return NONE if figure is None else f"{figure.median:{spec}}"
-
-
-def _scaled(value: int | None, unit: float, spec: str) -> str:
-    return NONE if value is None else f"{value / unit:{spec}}"
-
-
-def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.0%}"
-
-
-def _accuracy(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
-
-
-def _range_of(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
