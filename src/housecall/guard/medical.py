@@ -160,7 +160,8 @@ class MedicalGuard:
                 if match.assertion in ALARMING:
                     fired[language, match.rule] = rule
         if self._learned and detected.language in (_FIRST_LANGUAGE, UNKNOWN):
-            matches += self._second_stage(text, tokens, fired, told_before)
+            lowered = any(match.assertion not in ALARMING for match in matches)
+            matches += self._second_stage(text, tokens, fired, told_before, lowered)
         levels = {rule.level for rule in fired.values()}
         return GuardResult(
             level=next((level for level in _ORDER if level in levels), "none"),
@@ -176,14 +177,16 @@ class MedicalGuard:
         tokens: Sequence[Token],
         fired: dict[tuple[str, str], Sign],
         told_before: bool,
+        lowered: bool,
     ) -> list[GuardMatch]:
         """Raise what no rule raised; withdraw an emergency on words that are plainly harmless.
 
         A crisis is never withdrawn, nor what was completed by earlier messages, nor a rule of
-        another language than the one that the weights are for.
+        another language than the one that the weights are for, nor an emergency beside a question
+        about a dose, which sounds harmless.
         """
         assert self._learned is not None
-        reading = self._learned.read(tokens)
+        reading = self._learned.read(tokens, lowered)
         urgent = {key for key, sign in fired.items() if sign.level in ("crisis", "emergency")}
         if reading.verdict == "unsure":
             return []
@@ -193,8 +196,8 @@ class MedicalGuard:
             fired[_FIRST_LANGUAGE, sign.rule] = sign
             return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
         withdrawn = all(
-            language == _FIRST_LANGUAGE and fired[language, name].level == "emergency"
-            for language, name in urgent
+            language == _FIRST_LANGUAGE and sign.level == "emergency"
+            for (language, _), sign in fired.items()
         )
         if reading.verdict == "harmless" and urgent and withdrawn and not told_before:
             for key in urgent:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import NamedTuple
 
 from housecall.guard.phrases import Choice, Element, Elements, Gap, Number, Word
@@ -52,8 +50,7 @@ class _Phrase:
     kind: str
     name: str
     needed: frozenset[int]
-    either: tuple[frozenset[int], ...]
-    """Sets of symbols of each of which a match has at least one."""
+    either: tuple[frozenset[int], ...]  # of each set a match has one at least
     steps: tuple[_Step, ...]
     backwards: tuple[_Step, ...]
 
@@ -227,8 +224,6 @@ class _Run:
                 reached = moved
                 for _ in range(step.longest):
                     reached = (reached & self._passable) << 1
-                    if not reached:
-                        break
                     moved |= reached
             else:
                 fresh, moved = self._choose(step, fresh, moved)
@@ -239,15 +234,10 @@ class _Run:
     def _choose(self, either: _Either, fresh: int, moved: int) -> tuple[int, int]:
         """A choice, followed once from the same places: concepts stand in many phrases."""
         key = (either, fresh, moved)
-        found = self._followed.get(key)
-        if found is None:
-            begun = over = 0
-            for one in self._options(either):
-                first, last = self._follow(one, fresh, moved)
-                begun |= first
-                over |= last
-            found = self._followed[key] = begun, over
-        return found
+        if key not in self._followed:
+            options = self._options(either)
+            self._followed[key] = _union(self._follow(one, fresh, moved) for one in options)
+        return self._followed[key]
 
     def _back(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
         """The same from the ends to the starts, through steps in reverse."""
@@ -261,9 +251,8 @@ class _Run:
                     reached = ((reached & self._joined) >> 1) & ~self._stops
                     moved |= reached
             else:
-                back = [self._back(_reversed(one), fresh, moved) for one in self._options(step)]
-                fresh = reduce(or_, (one for one, _ in back), 0)
-                moved = reduce(or_, (other for _, other in back), 0)
+                options = [_reversed(one) for one in self._options(step)]
+                fresh, moved = _union(self._back(one, fresh, moved) for one in options)
         return fresh, moved
 
     def _options(self, either: _Either) -> list[tuple[_Step, ...]]:
@@ -281,6 +270,13 @@ def _bits(mask: int, most: int) -> Iterator[int]:
         yield lowest.bit_length() - 1
         mask ^= lowest
         most -= 1
+
+
+def _union(reached: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    fresh, moved = 0, 0
+    for one, other in reached:
+        fresh, moved = fresh | one, moved | other
+    return fresh, moved
 
 
 def _reversed(steps: Sequence[_Step]) -> tuple[_Step, ...]:
