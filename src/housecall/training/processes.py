@@ -7,6 +7,7 @@ have computed.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class Processes:
             project_config=ProjectConfiguration(logging_dir=str(folder)),
         )
         if trackers:
+            folder.mkdir(parents=True, exist_ok=True)
+            # MLflow alone would write where the program was started.
+            os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
             plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str))}
             self._accelerator.init_trackers("housecall", config=plain)
 
