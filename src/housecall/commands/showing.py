@@ -56,7 +56,7 @@ def _run_row(path: Path) -> dict[str, Any]:
     try:
         return _whole_run_row(path)
     except ArtifactError as error:
-        empty = {"promoted": None, "created": None, "variants": []}
+        empty: dict[str, Any] = {"promoted": None, "created": None, "variants": []}
         return {"name": path.name, "path": str(path), **empty, "broken": str(error)}
 
 
