@@ -207,7 +207,8 @@ def main() -> None:
         shares = "  ".join(f"{s:.0%}: {at(other, urgent[test], s)[1]:.1%}" for s in FALSE_ALARMS)
         print(f"one author's texts to the other's, {name}: recall at {shares}")
     print(
-        "with the rules, on train.jsonl (some rules were narrowed by it; withdrawing is a little narrower):"
+        "with the rules, on train.jsonl (some rules were narrowed by it; "
+        "withdrawing is a little narrower):"
     )
     for alarm_at in (0.1, 0.15, 0.2, 0.3, 0.4, 0.5):
         for doubt_below in (-9, -0.7, -0.6, -0.5, -0.4, -0.3):
