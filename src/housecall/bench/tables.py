@@ -96,7 +96,7 @@ def in_short(report: Report) -> Table:
                 f"{m.speed.prompt_tokens_per_second.median:.0f}",
                 f"{m.speed.first_token_seconds.median * 1000:.0f}",
                 f"{m.speed.tokens_per_second.median:.1f}",
-                "the same" if found and found[0].verdict == "no difference" else against,
+                "in the noise" if found and found[0].verdict == "no difference" else against,
                 scaled(m.peak_memory_bytes, 1e6, ".0f"),
             ]
         )
@@ -133,7 +133,7 @@ def verdict(c: Comparison) -> str:
         return f"{c.ratio:.2f}x (too few rounds)"
     interval = f"{c.interval[0]:.2f} to {c.interval[1]:.2f}"
     if c.verdict == "no difference":
-        return f"no difference ({interval})"
+        return f"no difference beyond noise ({interval})"
     return f"{c.ratio:.2f}x ({interval})"
 
 
