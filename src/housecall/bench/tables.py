@@ -133,7 +133,7 @@ def verdict(c: Comparison) -> str:
         return f"{c.ratio:.2f}x (too few rounds)"
     interval = f"{c.interval[0]:.2f} to {c.interval[1]:.2f}"
     if c.verdict == "no difference":
-        return f"no difference beyond noise ({interval})"
+        return f"no difference ({interval})"
     return f"{c.ratio:.2f}x ({interval})"
 
 
