@@ -96,7 +96,7 @@ def in_short(report: Report) -> Table:
                 f"{m.speed.prompt_tokens_per_second.median:.0f}",
                 f"{m.speed.first_token_seconds.median * 1000:.0f}",
                 f"{m.speed.tokens_per_second.median:.1f}",
-                "the same" if found and found[0].verdict == "no difference" else against,
+                "in the noise" if found and found[0].verdict == "no difference" else against,
                 scaled(m.peak_memory_bytes, 1e6, ".0f"),
             ]
         )
