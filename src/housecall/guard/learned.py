@@ -31,6 +31,9 @@ SHORTEST_DOUBTED = 8
 """Words of a message from which on an emergency is withdrawn: fewer say too little."""
 
 _SHORTEST_ALARM = 4
+_LONG = 0.25
+"""How much more it takes in a long message: the highest of many windows is high by chance."""
+
 _LOWERED = 0.3
 """How much more it takes where the rules read a denial, the past or a question."""
 
@@ -105,7 +108,8 @@ class LearnedReader:
         score = self._file.bias + self._file.scale * score
         start, end = _heaviest(sums, first, last)
         verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
-        alarm_at = self._file.alarm_at + (_LOWERED if lowered else 0.0)
+        long = len(words) > _WINDOW + _STEP
+        alarm_at = self._file.alarm_at + _LOWERED * lowered + _LONG * long
         shortest = SHORTEST_DOUBTED if lowered else _SHORTEST_ALARM
         if score >= alarm_at and len(words) >= shortest:
             verdict = "alarm"
