@@ -1,12 +1,11 @@
-"""A conversation of 200 turns in a window of 2,048 tokens: what each turn costs, what is kept.
+"""A conversation of 200 turns in a window of 2,048 tokens: what each turn costs.
 
     python benchmarks/long_chat.py runs/demo
 
-Starts `housecall serve` on the run with a database of its own and talks to it over HTTP. First one
-conversation with answers of 48 tokens: tokens of the prompt that were really read, and time to the
-first token as the client sees it. Then 13 conversations of 200 turns whose turn 2 tells of an
-allergy (one of them corrected in turn 9), with answers of 4 tokens: is it in the window at the end?
-Prints tables, and JSON as its last line.
+Starts `housecall serve` on the run with a database of its own and talks to it over HTTP, with
+answers of 48 tokens: tokens of the prompt that were really read, and time to the first token as
+the client sees it. (That an allergy of turn 2 is still in the window at turn 200 is a test:
+tests/server/test_long_chats.py.) Prints a table, and JSON as its last line.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -31,25 +29,9 @@ import httpx
 
 N_CTX = 2048
 TURNS = 200
+ANSWER_TOKENS = 48
 EARLY, LATE = (5, 20), (150, 200)  # turns, both ends included
 TARGET = 1.3
-
-PHRASES = {
-    "I'm allergic to penicillin.": "penicillin",
-    "I have a bad latex allergy, by the way.": "latex",
-    "Penicillin brings me out in hives.": "Penicillin",
-    "The doctors told me never to take ibuprofen again.": "ibuprofen",
-    "My throat swells up whenever I eat peanuts.": "peanuts",
-    "I once had an anaphylactic reaction to shellfish.": "shellfish",
-    "Allergies: sulfa drugs": "sulfa",
-    "I can't tolerate codeine at all.": "codeine",
-    "Last time they gave me amoxicillin I couldn't breathe.": "amoxicillin",
-    "I carry an EpiPen because of bee stings.": "bee stings",
-    "Aspirin nearly killed me once.": "Aspirin",
-    "Is there anything I should avoid, since I'm allergic to eggs?": "eggs",
-}
-CORRECTED = ("I'm allergic to penicillin.", "Sorry, it was not penicillin, it was amoxicillin.")
-CORRECTED_TURN = 9
 
 TOPICS = ["sleep", "walking", "my knee", "coffee", "work", "the garden", "my back", "reading"]
 TALK = [
@@ -74,12 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="a finished run, or a GGUF file")
     parser.add_argument("--turns", type=int, default=TURNS)
-    parser.add_argument("--latency-only", action="store_true", help="leave the allergies out")
     arguments = parser.parse_args()
     with serving(arguments.run) as client:
-        measured = converse(client, arguments.turns, [], max_tokens=48)
-        kept = {} if arguments.latency_only else remembered(client, arguments.turns)
-    report(measured, kept)
+        measured = converse(client, arguments.turns)
+    report(measured)
 
 
 @contextmanager
@@ -89,7 +69,7 @@ def serving(run: str) -> Iterator[httpx.Client]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "housecall", "serve", str(Path(run).resolve())]
-        command += ["--port", str(port), "--ctx", str(N_CTX), "--parallel", "2", "--ungated"]
+        command += ["--port", str(port), "--ctx", str(N_CTX), "--parallel", "1", "--ungated"]
         environment = {**os.environ, "HOUSECALL_DATA_DIR": folder, "HOUSECALL_QUEUE": "32"}
         log = open(Path(folder) / "server.log", "w")  # noqa: SIM115
         with log, subprocess.Popen(command, env=environment, stderr=log) as server:
@@ -114,16 +94,13 @@ def wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> N
         time.sleep(0.05)
 
 
-def converse(
-    client: httpx.Client, turns: int, said: list[tuple[int, str]], *, max_tokens: int
-) -> list[Turn]:
-    """A conversation; ``said`` are the messages of certain turns, the others are talk."""
-    given = dict(said)
+def converse(client: httpx.Client, turns: int) -> list[Turn]:
+    """A conversation."""
     session: dict[str, str] = {}
     measured = []
     for turn in range(1, turns + 1):
         talk = TALK[turn % len(TALK)].format(TOPICS[turn // len(TALK) % len(TOPICS)])
-        body = {"message": given.get(turn, talk), "max_tokens": max_tokens, "seed": turn}
+        body = {"message": talk, "max_tokens": ANSWER_TOKENS, "seed": turn}
         began = time.perf_counter()
         with client.stream("POST", "/chat", json={**body, **session, "stream": True}) as response:
             if not response.is_success:
@@ -158,24 +135,7 @@ def read(response: httpx.Response) -> tuple[float, dict[str, Any]]:
     sys.exit("a stream ended too early")
 
 
-def remembered(client: httpx.Client, turns: int) -> dict[str, str]:
-    """What is pinned at the end of conversations that begin with an allergy, empty if nothing."""
-
-    def last(said: list[tuple[int, str]], word: str) -> str:
-        context = converse(client, turns, said, max_tokens=4)[-1].context
-        return next((p["text"] for p in context["pinned"] if word in p["text"]), "")
-
-    with ThreadPoolExecutor(2) as threads:
-        kept = {
-            phrase: threads.submit(last, [(2, phrase)], word) for phrase, word in PHRASES.items()
-        }
-        first, second = CORRECTED
-        said = [(2, first), (CORRECTED_TURN, second)]
-        kept[f"{first} ... {second}"] = threads.submit(last, said, "allergic to amoxicillin")
-        return {phrase: result.result() for phrase, result in kept.items()}
-
-
-def report(measured: list[Turn], kept: dict[str, str]) -> None:
+def report(measured: list[Turn]) -> None:
     def of(turns: tuple[int, int], name: str) -> float:
         first, last = turns
         return median(getattr(turn, name) for turn in measured[first - 1 : last])
@@ -200,9 +160,6 @@ def report(measured: list[Turn], kept: dict[str, str]) -> None:
     )
     ratio = of(LATE, "ttft_ms") / of(EARLY, "ttft_ms")
     print(f"first token, turns {LATE} against {EARLY}: {ratio:.2f} (target: at most {TARGET})")
-    print(f"\nin the window at turn {len(measured)}:")
-    for phrase, text in kept.items():
-        print(f"  {'yes' if text else 'NO ':<4}{phrase}  ->  {text}")
     print(
         json.dumps(
             {
@@ -215,8 +172,6 @@ def report(measured: list[Turn], kept: dict[str, str]) -> None:
                 "ttft_ms_late": of(LATE, "ttft_ms"),
                 "ttft_ratio": ratio,
                 "ttft_ms_longest": longest,
-                "allergies_kept": sum(map(bool, kept.values())),
-                "allergies": len(kept),
                 "per_turn": [
                     [round(t.ttft_ms, 1), t.prompt_tokens, t.read_tokens] for t in measured
                 ],

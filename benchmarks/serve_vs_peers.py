@@ -1,8 +1,8 @@
 """Housecall beside `python -m llama_cpp.server` (llama-cpp-python): 8 chat streams at once.
 
-    python -m venv /tmp/peer
-    CMAKE_ARGS="-DGGML_NATIVE=OFF" /tmp/peer/bin/pip install 'llama-cpp-python[server]'
-    python benchmarks/serve_vs_peers.py runs/demo --peer /tmp/peer/bin/python
+    python -m venv peer
+    CMAKE_ARGS="-DGGML_NATIVE=OFF" peer/bin/pip install 'llama-cpp-python[server]'
+    python benchmarks/serve_vs_peers.py runs/demo --peer peer/bin/python
 
 It has no wheel and compiles for some minutes; GGML_NATIVE=OFF because a build for this very
 processor may die on another. It runs with its defaults, by which a new request breaks off the

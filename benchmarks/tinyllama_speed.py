@@ -113,20 +113,7 @@ def measure(
         for suffix in settings:
             subjects.append(Subject(fmt + suffix, "gguf", str(file), file.stat().st_size))
     asker = Asker(model, None)
-    works = [
-        Work(
-            threads=cpu_count(),
-            speed=asker.long_prompts(1, 64, number),
-            new_tokens=NEW_TOKENS,
-            together=[],
-            batches=[],
-            answers=[],
-            answer_tokens=1,
-            letters=[],
-            ends=asker.ends,
-        )
-        for number in range(rounds)
-    ]
+    works = [timed(asker.long_prompts(1, 64, number), asker.ends) for number in range(rounds)]
 
     def visit(subject: Subject, work: Work, tell: Any) -> Any:
         tuning = settings[" tuned" if subject.name.endswith(" tuned") else ""]
@@ -139,18 +126,23 @@ def measure(
     return [Measured(s, found[s.name], errors.get(s.name), None) for s in subjects]
 
 
-def report(measured: list[Measured], limits: Limits, tuned: Tuned | None, rounds: int) -> None:
-    work = Work(
+def timed(speed: list[Any], ends: Any) -> Work:
+    """Single answers to some prompts, and nothing else."""
+    return Work(
         threads=cpu_count(),
-        speed=[],
+        speed=speed,
         new_tokens=NEW_TOKENS,
         together=[],
         batches=[],
         answers=[],
         answer_tokens=1,
         letters=[],
-        ends=[],
+        ends=ends,
     )
+
+
+def report(measured: list[Measured], limits: Limits, tuned: Tuned | None, rounds: int) -> None:
+    work = timed([], [])
     compared = {c.model: c for c in comparisons(measured, "base") if c.figure == "latency_seconds"}
     print("| model | report: s, tokens/s | here: s (p50) | tokens/s | of bandwidth | memory GB |")
     print("|---|---|---|---|---|---|")

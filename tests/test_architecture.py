@@ -61,7 +61,7 @@ LAYERS = (
     "importance bitsandbytes_folder",
     "steps/__init__ steps/base",
     "training/__init__ training/attention training/functions training/batches",
-    "training/heap training/processes training/curves",
+    "training/processes training/curves",
     "training/weights training/checkpoint training/adapter training/memory",
     "training/decoder training/safety",
     "training/trainer",

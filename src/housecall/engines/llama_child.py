@@ -20,7 +20,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Load the model, say where it listens, and serve until the parent goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which drains first
+    # These reach the whole group of processes; the parent drains first and then closes the input.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     config = json.loads(sys.stdin.buffer.readline())
     _die_with(config["parent_pid"])
     threading.Thread(target=_exit_when_input_closes, daemon=True).start()

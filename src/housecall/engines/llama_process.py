@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -109,8 +108,8 @@ class LlamaProcess:
         """End the child: asked first, then killed."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # which is how it is asked
         try:
             await asyncio.wait_for(self._process.wait(), _SECONDS_TO_TERMINATE)
         except TimeoutError:

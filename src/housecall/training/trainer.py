@@ -16,7 +16,6 @@ from housecall.chat_template import Encoded
 from housecall.config import TrainConfig
 from housecall.errors import HousecallError
 from housecall.progress import bar
-from housecall.training import heap
 from housecall.training.batches import (
     Packed,
     Step,
@@ -77,10 +76,6 @@ class Trainer:
         The loss on ``sample``, of the training rows, is measured before the first step. Raises
         HousecallError when the loss stops being a number.
         """
-        with heap.kept():
-            return self._train(sample)
-
-    def _train(self, sample: Sequence[Encoded]) -> Progress:
         progress = self._resume()
         if progress.loss_before is None:
             progress.train_loss_before = self.loss(
