@@ -27,6 +27,7 @@ LAYERS = (
     "recipe",
     "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
     "chat_template readers lineage weights gguf/llama",
+    "run_report",
     # data sets: rows, the rules that mend or reject them, what is known of all of them
     "sources privacy duplicates spool cleaning/base cleaning/characters",
     "cleaning/site",
@@ -127,7 +128,7 @@ TRAINING = (
 
 SERVING = (
     *("answer", "draft", "events", "memory", "facts/*", "records", "sessions", "database"),
-    *("server/*", "lineage", "exports/*", "removal"),
+    *("server/*", "lineage", "run_report", "exports/*", "removal"),
 )
 """What runs with the core packages alone."""
 

@@ -36,8 +36,8 @@ _UNCLEAR = ("unclear", "unknown", "not stated", "none", "see ", "scraped", "othe
 
 
 def list_runs(folder: Path = RUNS) -> list[Path]:
-    """Runs in a folder, the newest first."""
-    found = [path.parent for path in folder.glob(f"*/{RECIPE}")]
+    """Runs in a folder, the newest first; a hidden one is being removed."""
+    found = [path.parent for path in folder.glob(f"[!.]*/{RECIPE}")]
     return sorted(found, key=lambda path: (path / RECIPE).stat().st_mtime, reverse=True)
 
 

@@ -12,18 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from housecall.artifact import MANIFEST, Artifact
-from housecall.errors import ArtifactError, NotFound
+from housecall.errors import NotFound
 from housecall.lineage import (
-    PROMOTED,
     RECIPE,
     chain,
     find_run,
     is_unclear,
     list_runs,
-    read_promoted,
     served_model,
 )
 from housecall.records import AnswerRecord
+from housecall.run_report import run_info
 from housecall.sessions import SessionStore
 from housecall.settings import load_settings
 
@@ -53,22 +52,15 @@ def ls(as_json: bool) -> None:
 
 
 def _run_row(path: Path) -> dict[str, Any]:
-    try:
-        return _whole_run_row(path)
-    except ArtifactError as error:
-        empty: dict[str, Any] = {"promoted": None, "created": None, "variants": []}
-        return {"name": path.name, "path": str(path), **empty, "broken": str(error)}
-
-
-def _whole_run_row(path: Path) -> dict[str, Any]:
-    variants = [Artifact.read(file.parent) for file in sorted(path.glob(f"variants/*/{MANIFEST}"))]
-    return {
+    info = run_info(path)
+    row: dict[str, Any] = {
         "name": path.name,
         "path": str(path),
-        "promoted": read_promoted(path)["format"] if (path / PROMOTED).exists() else None,
-        "created": max((v.manifest["created"] for v in variants), default=None),
-        "variants": [{"format": v.path.name, "bytes": v.size} for v in variants],
+        "promoted": info.promoted and info.promoted.format,
+        "created": info.created,
+        "variants": [v.model_dump() for v in info.variants],
     }
+    return row if info.problem is None else {**row, "broken": info.problem}
 
 
 def show(what: str, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from housecall.answer import Answerer
 from housecall.engines.base import Engine
 from housecall.errors import EngineUnavailable, HousecallError
 from housecall.guard.base import Guard
-from housecall.server import errors, native, openai, openai_text, sessions
+from housecall.server import errors, native, openai, openai_text, runs, sessions
 from housecall.server.errors import responses
 from housecall.server.housekeeping import Housekeeping
 from housecall.server.metrics import CONTENT_TYPE, Metrics
@@ -72,6 +72,7 @@ def create_app(
     _add_docs(app)
     app.include_router(native.router)
     app.include_router(sessions.router)
+    app.include_router(runs.router)
     app.include_router(openai.router)
     app.include_router(openai_text.router)
     return app

@@ -17,6 +17,7 @@ from pydantic import (
 from housecall.events import Answer
 from housecall.guard.base import Assertion, Level
 from housecall.records import PinnedFact, Rating, SessionInfo
+from housecall.run_report import RunInfo
 from housecall.types import FinishReason, Message, Sampling
 
 LARGEST_SEED = 2**32 - 2  # the engine takes the one above it for "random"
@@ -247,6 +248,12 @@ class SessionList(BaseModel):
 
     sessions: list[SessionInfo]
     next: str | None = Field(description="Give it as `before` to get more; null at the end.")
+
+
+class RunList(BaseModel):
+    """Runs, the served one first."""
+
+    runs: list[RunInfo]
 
 
 class Health(BaseModel):
