@@ -43,7 +43,7 @@ LAYERS = (
     "model_card",
     # 2 engines and guard: a protocol, its parts, what is put together from them
     "engines/base engines/tuning guard/base",
-    "engines/llama_file",
+    "engines/llama_file engines/loopback",
     "engines/stop engines/llama_wire engines/llama_process engines/llama_child engines/hf_generate",
     "engines/llama_client engines/remote_wire",
     "engines/llama_embedder",

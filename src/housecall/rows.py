@@ -6,12 +6,12 @@ import re
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from housecall.database import AnswerRow, MessageRow, SessionRow
 from housecall.errors import NotFound
-from housecall.records import SavedMessage, Status
+from housecall.records import AnswerRecord, SavedMessage, Status
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -20,6 +20,12 @@ def check_id(session_id: str) -> None:
     """Refuse what no id looks like before a database sees it."""
     if not _ID.fullmatch(session_id):
         raise NotFound(f"there is no session {session_id!r}")
+
+
+def set_flushing(database: Session, flush: bool) -> None:
+    """Say, before a transaction of SQLite writes, whether its end waits for the disk."""
+    level = "FULL" if flush else "NORMAL"
+    database.connection().exec_driver_sql(f"PRAGMA synchronous = {level}")
 
 
 def get_session(
@@ -95,6 +101,12 @@ def add_message(
     row.created_at, row.answer_id = now, answer_id
     database.add(row)
     database.flush()
+
+
+def add_answer(database: Session, record: AnswerRecord, owner: str) -> None:
+    """Write the lineage of an answer; as a plain row, for nothing of it is read again."""
+    values = {**record.model_dump(), "owner": owner}
+    database.execute(insert(AnswerRow.__table__), values)  # type: ignore[arg-type]
 
 
 def columns(row: SessionRow) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def run_report(path: Path, *, served: bool = False) -> RunReport:
     found = _info(path)
     plots = tuple(_plots(path).values())
     try:
-        rest = {
+        rest: dict[str, Any] = {
             "table": tuple(_rows(path)),
             "training": _training(path),
             "bench": _json(path / "bench" / "report.json") if _is_made(path, "bench") else None,

@@ -34,6 +34,7 @@ from housecall.records import (
     Status,
 )
 from housecall.rows import (
+    add_answer,
     add_message,
     check_id,
     columns,
@@ -41,6 +42,7 @@ from housecall.rows import (
     get_answer,
     get_session,
     read_messages,
+    set_flushing,
     touch,
     with_messages,
 )
@@ -59,6 +61,7 @@ class SessionStore:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_database(database_url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._sessions = sessionmaker(self._engine)
         self._leases = Leases()
         self._words_left = False
@@ -170,14 +173,11 @@ class SessionStore:
             database.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 
     def save_answer(self, record: AnswerRecord, text: str, status: Status, owner: str = "") -> None:
-        """Save an answer's lineage and, where it belongs to a session, its text.
-
-        The session is free again in the same moment.
-        """
+        """Save an answer's lineage and, of a session, its text; the session is free again."""
         now = datetime.now(UTC)
         session_id, turn = record.session_id, record.turn
-        with self._transaction() as database:
-            database.add(AnswerRow(**record.model_dump(), owner=owner))
+        with self._transaction(flush=session_id is not None) as database:
+            add_answer(database, record, owner)
             if session_id is not None and turn is not None:
                 free = self._leases.free(session_id)
                 touch(database, session_id, now, str(record.model["name"]), **free)
@@ -268,13 +268,16 @@ class SessionStore:
             self._leases.renew(self._engine)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Session]:
+    def _transaction(self, *, flush: bool = True) -> Iterator[Session]:
         """A transaction of one thread at a time where there is one writer at a time anyhow.
 
-        Waiting threads of SQLite look again now and then, and under load some never come to it.
+        Threads that wait for SQLite look again now and then, and under load some never get there.
+        Without ``flush`` it does not wait for the disk: only a power cut can lose it then.
         """
-        alone = self._one_writer if self._engine.dialect.name == "sqlite" else nullcontext()
+        alone = self._one_writer if self._is_sqlite else nullcontext()
         with self._translating(), alone, self._sessions.begin() as database:
+            if self._is_sqlite:
+                set_flushing(database, flush)
             yield database
 
     @contextmanager

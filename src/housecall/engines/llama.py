@@ -116,7 +116,7 @@ class LlamaEngine:
         if self._process:
             await self._process.stop()
         await self._embedder.close()
-        await self._disconnect()
+        self._client = None
 
     async def ready(self) -> bool:
         """True when the child says that it is healthy, within a second."""
@@ -207,18 +207,13 @@ class LlamaEngine:
                 raise EngineUnavailable("the engine was closed while it was starting") from error
             raise
 
-    async def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client:
-            await client.close()
-
     async def _supervise(self) -> None:
         """Start the child again whenever it dies."""
         delay = _FIRST_DELAY
         started = monotonic()
         while self._process:
             code = await self._process.wait()
-            await self._disconnect()
+            self._client = None
             if monotonic() - started > _STABLE_AFTER:
                 delay = _FIRST_DELAY
             _log.error("the engine died (exit code %s); starting it again in %s s", code, delay)

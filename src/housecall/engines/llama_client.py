@@ -7,10 +7,9 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import httpx
-
 from housecall.engines.llama_process import LlamaProcess
 from housecall.engines.llama_wire import encode, error_from, lines_of
+from housecall.engines.loopback import Broken, Loopback
 from housecall.errors import EngineError, EngineUnavailable
 
 
@@ -22,48 +21,39 @@ class LlamaClient:
     """
 
     def __init__(self, address: str, key: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=address,
-            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(None, connect=5.0),  # how long an answer may take: the caller's
-            verify=False,  # no TLS on loopback: loading certificates would take 0.1 s
-            # The engine drops a connection after a stream without saying so: use each once.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,  # no proxy between two processes of one machine
+        self._server = Loopback(
+            address, {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
 
     async def healthy(self) -> bool:
         """True when the child says so, within a second."""
         try:
-            return (await self._client.get("/health", timeout=1.0)).is_success
-        except httpx.TransportError:
+            async with asyncio.timeout(1.0), self._server.ask("GET", "/health") as response:
+                return response.ok
+        except (Broken, TimeoutError):
             return False
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One whole answer, as JSON."""
-        content = None if body is None else encode(body)
         try:
-            response = await self._client.request(method, path, content=content)
-        except httpx.TransportError as error:
+            content = None if body is None else encode(body)
+            async with self._server.ask(method, path, content) as response:
+                answer = json.loads(await response.read())
+        except Broken as error:
             raise _died() from error
-        answer = response.json()
-        if not response.is_success:
+        if not response.ok:
             raise error_from(answer)
         return answer
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[str, None]:
         """The lines of an answer; it is an error when they end before the reader has closed."""
         try:
-            async with self._client.stream("POST", path, content=encode(body)) as response:
-                if not response.is_success:
-                    raise error_from(json.loads(await response.aread()))
-                async for line in lines_of(response.aiter_bytes()):
+            async with self._server.ask("POST", path, encode(body)) as response:
+                if not response.ok:
+                    raise error_from(json.loads(await response.read()))
+                async for line in lines_of(response.pieces()):
                     yield line
-        except httpx.TransportError as error:
+        except Broken as error:
             raise _died() from error
         raise _died()
 
@@ -77,7 +67,6 @@ async def started(process: LlamaProcess) -> LlamaClient:
     client = LlamaClient(process.address, process.key)
     while not await client.healthy():
         if not process.alive:
-            await client.close()
             raise EngineError(f"the engine died when it had loaded {process.model}")
         await asyncio.sleep(0.05)
     return client

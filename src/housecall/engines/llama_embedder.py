@@ -44,10 +44,8 @@ class LlamaEmbedder:
 
     async def close(self) -> None:
         """End the child, if there is one."""
-        client, self._client = self._client, None
+        self._client = None
         process, self._process = self._process, None
-        if client:
-            await client.close()
         if process:
             await process.stop()
 

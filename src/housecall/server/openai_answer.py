@@ -24,18 +24,24 @@ async def frames(
     rest: AsyncGenerator[Event, None],
     chunks_of: Callable[[Event], Iterable[dict[str, Any]]],
 ) -> AsyncGenerator[str, None]:
-    """The server-sent events of a stream; ``[DONE]`` is the last one, also after an error."""
+    """The server-sent events of a stream; ``[DONE]`` is the last one, also after an error.
+
+    What is known at once is sent at once: each sending costs more than making the events.
+    """
     try:
-        for chunk in chunks_of(first):
-            yield frame(chunk)
+        yield _frames(chunks_of(first))
         async for event in rest:
             if isinstance(event, Done):
                 note(request, asked, event.answer)
-            for chunk in chunks_of(event):
-                yield frame(chunk)
+                yield _frames(chunks_of(event)) + _DONE
+                return
+            yield _frames(chunks_of(event))
     except Exception as error:
-        yield frame(error_data(request, error))
-    yield _DONE
+        yield frame(error_data(request, error)) + _DONE
+
+
+def _frames(chunks: Iterable[dict[str, Any]]) -> str:
+    return "".join(map(frame, chunks))
 
 
 def check_scores(request: Request, wanted: int | None) -> None:
