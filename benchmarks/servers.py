@@ -40,7 +40,7 @@ class Silent:
 
 settings = load_settings()
 parts = build_parts(served_model(sys.argv[1], ungated=True), settings)
-serve(create_app(parts.engine, Silent(), parts.model, parts.store, settings), settings)
+serve(lambda: create_app(parts.engine, Silent(), parts.model, parts.store, settings), settings)
 """
 """Housecall with a guard that finds nothing: there is no such setting, on purpose."""
 

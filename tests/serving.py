@@ -110,7 +110,7 @@ store = SessionStore(settings.database)
 listener = bind(settings.host, settings.port)
 print(listener.getsockname()[1], flush=True)
 try:
-    serve(create_app(engine, ScriptedGuard(), MODEL, store, settings), settings, listener)
+    serve(lambda: create_app(engine, ScriptedGuard(), MODEL, store, settings), settings, listener)
 except HousecallError as error:
     print("error:", error)
 print("closed")

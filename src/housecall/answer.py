@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -74,9 +74,12 @@ class Answerer:
         self._open = 0
         self.on_end: Callable[[Draft, Status], None] = lambda draft, status: None
 
-    async def start(self) -> None:
-        """Load the model. Raises EngineError, or ConfigError for a broken chat template."""
-        await self._engine.start()
+    async def start(self, loading: Awaitable[None] | None = None) -> None:
+        """Load the model; ``loading`` is the engine's start, if that was begun already.
+
+        Raises EngineError, or ConfigError for a broken chat template.
+        """
+        await (loading or self._engine.start())
         info = self._engine.info
         self._template = ChatTemplate(
             info.chat_template, bos_token=info.bos_token, eos_token=info.eos_token

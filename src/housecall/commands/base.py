@@ -1,20 +1,25 @@
-"""The parts that answer, put together from settings for every verb that answers."""
+"""The parts that answer, put together from settings for every verb that answers.
+
+The engine needs little; the guard and the store need packages that take a second to import, which
+a model can use to load.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from housecall.answer import Answerer
 from housecall.engines import engine_class
 from housecall.engines.base import Engine
 from housecall.engines.tuning import find_tuning
-from housecall.guard import MedicalGuard
-from housecall.guard.base import Guard
-from housecall.sessions import SessionStore
 from housecall.settings import Settings
 from housecall.types import ServedModel
+
+if TYPE_CHECKING:
+    from housecall.answer import Answerer
+    from housecall.guard.base import Guard
+    from housecall.sessions import SessionStore
 
 
 class Parts(NamedTuple):
@@ -27,16 +32,24 @@ class Parts(NamedTuple):
     settings: Settings
 
 
-def build_parts(model: ServedModel, settings: Settings) -> Parts:
-    """Engine (not started), guard and store for a model."""
+def build_parts(model: ServedModel, settings: Settings, engine: Engine | None = None) -> Parts:
+    """Engine (not started, unless it is given), guard and store for a model."""
+    from housecall.guard import MedicalGuard
+    from housecall.sessions import SessionStore
+
     guard = MedicalGuard.load(
         settings.country,
         off_topic=settings.off_topic,
         output=settings.guard_output,
         learned=settings.guard_learned,
     )
-    engine = _remote(model, settings) if settings.engine_url else _here(model, settings)
+    engine = engine or build_engine(model, settings)
     return Parts(engine, guard, model, SessionStore(settings.database), settings)
+
+
+def build_engine(model: ServedModel, settings: Settings) -> Engine:
+    """The engine that answers with a model, not started."""
+    return _remote(model, settings) if settings.engine_url else _here(model, settings)
 
 
 def remote_model(name: str | None, settings: Settings) -> ServedModel:
@@ -74,5 +87,7 @@ def _remote(model: ServedModel, settings: Settings) -> Engine:
 
 def build_answerer(model: ServedModel, settings: Settings) -> Answerer:
     """An answerer that is not started yet."""
+    from housecall.answer import Answerer
+
     engine, guard, model, store, settings = build_parts(model, settings)
     return Answerer(engine, guard, model, store, settings)

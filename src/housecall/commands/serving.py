@@ -11,28 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from housecall.commands.asking import say
-from housecall.commands.base import build_answerer, build_parts, remote_model
-from housecall.commands.showing import print_chain
-from housecall.config import Recipe
+from housecall.commands.base import build_answerer, build_engine, build_parts, remote_model
 from housecall.errors import ConfigError, MissingPackage
-from housecall.events import AnswerRequest
 from housecall.lineage import RUNS, served_model
 from housecall.locks import serving
-from housecall.pipeline import STEPS, is_done, open_run
 from housecall.progress import console
-from housecall.recipe import load_recipe
-from housecall.records import new_id
-from housecall.server.app import create_app
 from housecall.server.run import bind
 from housecall.server.run import serve as run_server
 from housecall.settings import load_settings
 from housecall.types import Message, Sampling
 from housecall.ui.launch import command
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from housecall.config import Recipe
 
 
 def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
@@ -43,9 +40,15 @@ def serve(name: str | None, *, ungated: bool, **flags: Any) -> None:
     model = remote_model(name, settings) if remote else served_model(name, ungated=ungated)
     if remote:
         click.echo(f"housecall: {settings.engine_url} answers, and no gate has seen it", err=True)
-    app = create_app(*build_parts(model, settings))
+    engine = build_engine(model, settings)
+
+    def make() -> FastAPI:
+        from housecall.server.app import create_app
+
+        return create_app(*build_parts(model, settings, engine))
+
     with nullcontext() if remote or model.run is None else serving(model.path.parents[2]):
-        run_server(app, settings, listener)
+        run_server(make, settings, listener, engine)
 
 
 def ui(url: str, port: int) -> None:
@@ -68,6 +71,9 @@ def up(
     once: bool,
 ) -> None:
     """The journey from nothing to a chat: run what is not done, answer once, serve."""
+    from housecall.pipeline import STEPS, is_done, open_run  # here: `serve` starts without it
+    from housecall.recipe import load_recipe
+
     recipe = load_recipe(recipe_name, overrides)
     settings = load_settings(port=port)
     if not once:  # found out now, not after minutes of training
@@ -108,6 +114,11 @@ def _run_apart(recipe_name: str, overrides: tuple[str, ...]) -> None:
 
 async def _ask_once(recipe: Recipe, path: Path) -> None:
     """One question to the promoted model, its answer, and what stands behind it."""
+    from housecall.commands.asking import say
+    from housecall.commands.showing import print_chain
+    from housecall.events import AnswerRequest
+    from housecall.records import new_id
+
     settings = load_settings(parallel=1)
     answerer = build_answerer(served_model(str(path)), settings)
     try:

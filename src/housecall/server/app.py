@@ -64,6 +64,7 @@ def create_app(
     app.state.housekeeping = Housekeeping(store, settings)
     app.state.created = int(time.time())
     app.state.failure = None
+    app.state.loading = None  # the engine's start, where it was begun before the app's
     app.state.metrics = metrics = Metrics(app.state.answerer, engine)
     app.state.answerer.on_end = metrics.answered
     _add_middleware(app, settings, metrics)
@@ -167,7 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _load(app: FastAPI) -> None:
     began = time.monotonic()
     try:
-        await app.state.answerer.start()
+        await app.state.answerer.start(app.state.loading)
     except HousecallError as error:
         _log.error("the model could not be loaded: %s", error)
         app.state.failure = error

@@ -8,16 +8,20 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
+from housecall.engines.base import Engine
 from housecall.errors import ConfigError, HousecallError
 from housecall.server import logs
 from housecall.settings import Settings
+
+if TYPE_CHECKING:  # it takes long to import: `make` does that
+    from fastapi import FastAPI
 
 _SECONDS_TO_END = 3
 
@@ -45,16 +49,43 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> None:
+def serve(
+    make: Callable[[], FastAPI],
+    settings: Settings,
+    listener: socket.socket | None = None,
+    engine: Engine | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C; answers in progress may end first, for a while.
 
     A second signal ends at once; what was said of open answers is saved all the same.
 
+    ``make`` makes the app, in a thread. Given the app's ``engine``, the model loads meanwhile: that
+    takes about as long as to import packages and to read the guard's rules.
+
     ``listener`` is what ``bind`` gave; without it the port is taken here. Raises ConfigError for
-    the port, and the error that kept the model from loading.
+    the port, what making the app raises, and the error that kept the model from loading.
     """
-    listener = listener or bind(settings.host, settings.port)
     logs.configure(settings.log_format)
+    with listener or bind(settings.host, settings.port) as open_listener:
+        asyncio.run(_serve(make, settings, open_listener, engine))
+
+
+async def _serve(
+    make: Callable[[], FastAPI],
+    settings: Settings,
+    listener: socket.socket,
+    engine: Engine | None,
+) -> None:
+    loading = None if engine is None else asyncio.ensure_future(engine.start())
+    try:
+        app = await asyncio.to_thread(make)
+    except BaseException:
+        if engine is not None and loading is not None:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await engine.close()
+        raise
+    app.state.loading = loading
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -62,8 +93,8 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket | None = Non
         server_header=False,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
-    with listener, _returning_from_signals():
-        asyncio.run(_Server(config, app, settings.drain_seconds).serve(sockets=[listener]))
+    with _returning_from_signals():
+        await _Server(config, app, settings.drain_seconds).serve(sockets=[listener])
     failure: HousecallError | None = app.state.failure
     if failure is not None:
         raise failure
