@@ -91,7 +91,8 @@ LAYERS = (
     "sessions memory documents/* tools/*",
     # 4 an answer, a run
     "events",
-    "draft places deadline",
+    "draft deadline",
+    "places",
     "answer pipeline removal exports/base exports/__init__",
     "exports/zips exports/ollama exports/huggingface",
     # 5 to 7 HTTP: what goes over the wire, the groups of routes, the application

@@ -17,15 +17,10 @@ import anyio
 from anyio import to_thread
 
 from housecall.chat_template import ChatTemplate
-from housecall.deadline import Deadline
+from housecall.deadline import Cut, Deadlines
 from housecall.draft import Draft
 from housecall.engines.base import Engine
-from housecall.errors import (
-    ConfigError,
-    ContextLengthExceeded,
-    EngineBusy,
-    HousecallError,
-)
+from housecall.errors import ConfigError, ContextLengthExceeded, EngineBusy, HousecallError
 from housecall.events import Answer, AnswerRequest, Done, Embedded, Event, Guarded, Token
 from housecall.guard.base import Guard
 from housecall.memory import (
@@ -72,6 +67,7 @@ class Answerer:
         self._known_tokens = KnownTokens()
         self._places = Places(engine, settings.queue)
         self._open = 0
+        self._deadlines = Deadlines(settings.request_timeout)
         self.on_end: Callable[[Draft, Status], None] = lambda draft, status: None
 
     async def start(self, loading: Awaitable[None] | None = None) -> None:
@@ -109,13 +105,21 @@ class Answerer:
         """Take no more questions; those that are being answered go on. Emergencies are answered."""
         self._places.draining = True
 
+    @property
+    def draining(self) -> bool:
+        """Whether no more questions are taken."""
+        return self._places.draining
+
+    def cut(self) -> None:
+        """End what is being answered, with an error; what was said of it is saved."""
+        self._deadlines.cut()
+
     async def embed(self, texts: Sequence[str]) -> list[Embedded]:
         """Vectors of texts, with one place for all of them.
 
         Raises EngineError, and ConfigError where the engine has no embeddings.
         """
-        deadline = Deadline(self._settings.request_timeout)
-        with self._places.take():
+        with self._places.take(), self._deadlines.one() as deadline:
             return [await deadline.keep(self._vector(text)) for text in texts]
 
     async def _vector(self, text: str) -> Embedded:
@@ -205,8 +209,7 @@ class Answerer:
         if self._settings.stops_after(draft.guard.level):
             draft.finish_reason = "guard"
             return
-        deadline = Deadline(self._settings.request_timeout)
-        with self._places.take():
+        with self._places.take(), self._deadlines.one() as deadline:
             window = await deadline.keep(self._window(draft, conversation))
             draft.window = window
             stream = self._engine.stream(
@@ -268,7 +271,9 @@ class Answerer:
         began_here = draft.request.session_id is None
         try:
             if draft.text or draft.session_id is None or draft.turn is None:
-                await self._save(draft, "error")
+                if isinstance(error, Cut):
+                    draft.finish_reason = "cancelled"
+                await self._save(draft, "cancelled" if isinstance(error, Cut) else "error")
                 return
             self.on_end(draft, "error")
             if isinstance(error, _REFUSALS) or began_here:

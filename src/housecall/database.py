@@ -234,7 +234,7 @@ def _stay_with(engine: Engine, file: Path) -> None:
 
     def connecting(*_: Any) -> None:
         if identity() is None:
-            raise sqlite3.OperationalError(f"the file {file} has gone")
+            raise sqlite3.OperationalError(f"the file {file.name} has gone")
 
     def connected(_: Any, record: Any) -> None:
         record.info["file"] = identity()

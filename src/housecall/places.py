@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from housecall.deadline import SHUTTING_DOWN
 from housecall.engines.base import Engine
 from housecall.errors import EngineBusy, EngineUnavailable
 
@@ -33,7 +34,7 @@ class Places:
         While it loads a question may already be saved.
         """
         if self.draining:
-            raise EngineUnavailable("this server is shutting down: try again in a moment")
+            raise EngineUnavailable(SHUTTING_DOWN)
         if self.loaded and self._taken >= self._engine.info.parallel + self._queue:
             raise EngineBusy("all places are taken: try again in a moment")
 

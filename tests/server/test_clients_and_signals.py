@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from housecall.server.run import bind
 from housecall.sessions import SessionStore
 from housecall.settings import load_settings
 from housecall.types import Chunk, Sampling
-from serving import serving, started
+from serving import events_in, serving, started
 
 SLOW = {"message": "one two three four five six seven eight nine ten"}
 
 
 LONG = {"message": "word " * 100}
+ENDLESS = {"message": "word " * 500, "stream": True}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -183,28 +186,59 @@ def test_while_it_drains_new_questions_are_503(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("how", ["second signal", "too long"])
-def test_what_is_said_when_it_must_end_is_saved(tmp_path: Path, how: str) -> None:
-    flags = ["drain_seconds=0.2"] if how == "too long" else []
-    long = {"message": "word " * 500, "stream": True}
-    with started(tmp_path, *flags) as (process, address):
-        with httpx.stream("POST", f"{address}/chat", json=long) as response:
+def test_what_is_said_when_it_must_end_is_saved(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, address):
+        with httpx.stream("POST", f"{address}/chat", json=ENDLESS) as response:
             session_id = response.headers["x-session-id"]
             lines = response.iter_lines()
             while next(lines) != 'data: {"text": " word"}':
                 pass
             process.send_signal(signal.SIGTERM)
-            if how == "second signal":
-                wait_for(lambda: httpx.get(f"{address}/ready").status_code == 503)
-                process.send_signal(signal.SIGTERM)
+            wait_for(lambda: httpx.get(f"{address}/ready").status_code == 503)
+            process.send_signal(signal.SIGTERM)
             with pytest.raises(httpx.RemoteProtocolError):
                 list(lines)
         process.communicate(timeout=10)
     assert process.returncode == 0
-    with closing(SessionStore(load_settings(data_dir=tmp_path).database)) as store:
+    check_cancelled(tmp_path, session_id)
+
+
+def test_who_waits_longer_than_it_drains_is_told_and_what_was_said_is_saved(
+    tmp_path: Path,
+) -> None:
+    with (
+        started(tmp_path, "drain_seconds=0.5") as (process, address),
+        httpx.Client(base_url=address, timeout=30) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        with client.stream("POST", "/chat", json=ENDLESS) as response:
+            session_id = response.headers["x-session-id"]
+            lines = response.iter_lines()
+            while next(lines) != 'data: {"text": " word"}':
+                pass
+            plain = {**ENDLESS, "stream": False}
+            # The engine answers four at once: some of these wait in the queue.
+            others = [pool.submit(httpx.post, f"{address}/chat", json=plain) for _ in range(5)]
+            wait_for(lambda: "housecall_queued 2.0" in client.get("/metrics").text)
+            process.send_signal(signal.SIGTERM)
+            name, data = events_in("\n".join(lines).strip())[-1]
+        assert name == "error"
+        assert json.loads(data)["error"]["code"] == "engine_unavailable"
+        for answer in (other.result() for other in others):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "shutting down" in answer.json()["error"]["message"]
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    check_cancelled(tmp_path, session_id)
+
+
+def check_cancelled(data_dir: Path, session_id: str) -> None:
+    with closing(SessionStore(load_settings(data_dir=data_dir).database)) as store:
         [question, answer] = store.session(session_id).messages
-    assert (question.content, answer.status) == (long["message"], "cancelled")
+        lineage = store.answer(str(answer.answer_id))
+    assert (question.content, answer.status) == (ENDLESS["message"], "cancelled")
     assert answer.content.startswith("you said: word")
+    assert lineage.finish_reason == "cancelled"
 
 
 def test_a_server_whose_model_can_not_be_loaded_ends(tmp_path: Path) -> None:

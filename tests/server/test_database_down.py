@@ -38,7 +38,7 @@ async def test_a_database_file_that_has_gone(client: httpx.AsyncClient, tmp_path
     file = tmp_path / "housecall.db"
     moved = file.rename(tmp_path / "elsewhere.db")
     for message in await ask_everything(client, first["session_id"], first["id"]):
-        assert message == f"the database failed: the file {file} has gone"
+        assert message == f"the database failed: the file {file.name} has gone"
     assert "has gone" in refused(await client.get("/sessions"))
     emergency = await client.post("/chat", json={"message": "I have chest pain"})
     assert (emergency.status_code, emergency.json()["turn"]) == (200, None)

@@ -153,3 +153,13 @@ def test_every_error_of_ours_has_a_status() -> None:
         if isinstance(error, type) and issubclass(error, errors.EngineError):
             body = describe(error("words"), "req_1")["error"]
             assert body["code"] != "internal_error", name
+
+
+@pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"])
+async def test_a_body_that_is_not_utf_8_is_told_so(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(
+        path, content=b'\xff\xfe{"message": "Hi"}', headers={"Content-Type": "application/json"}
+    )
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_json")
+    assert error["message"] == "the body can't be read: send JSON in UTF-8"

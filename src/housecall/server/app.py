@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 import housecall
 from housecall.answer import Answerer
+from housecall.deadline import SHUTTING_DOWN
 from housecall.engines.base import Engine
 from housecall.errors import EngineUnavailable, HousecallError
 from housecall.guard.base import Guard
@@ -64,7 +65,8 @@ def create_app(
     app.state.housekeeping = Housekeeping(store, settings)
     app.state.created = int(time.time())
     app.state.failure = None
-    app.state.loading = None  # the engine's start, where it was begun before the app's
+    # The engine's start and its moment, where it was begun before the app's.
+    app.state.loading, app.state.began = None, None
     app.state.metrics = metrics = Metrics(app.state.answerer, engine)
     app.state.answerer.on_end = metrics.answered
     _add_middleware(app, settings, metrics)
@@ -107,6 +109,8 @@ def _add_status(app: FastAPI) -> None:
         """Whether the model answers."""
         if failure := request.app.state.failure:
             raise EngineUnavailable(f"the model could not be loaded: {failure}")
+        if answerer.draining:
+            raise EngineUnavailable(SHUTTING_DOWN)
         if not await answerer.ready():
             raise EngineUnavailable("the model is loading, or the engine is starting again")
         return Ready()
@@ -166,7 +170,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _load(app: FastAPI) -> None:
-    began = time.monotonic()
+    began = app.state.began or time.monotonic()
     try:
         await app.state.answerer.start(app.state.loading)
     except HousecallError as error:

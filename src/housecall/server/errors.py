@@ -152,11 +152,12 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code, param = (error.code, error.param) if isinstance(error, ApiError) else (None, None)
+    unreadable = error.status_code == 400 and code is None  # FastAPI's own, without a reason
     return error_response(
         request.scope,
         error.status_code,
-        str(error.detail),
-        code=code,
+        "the body can't be read: send JSON in UTF-8" if unreadable else str(error.detail),
+        code="invalid_json" if unreadable else code,
         param=param,
         headers=error.headers,
     )

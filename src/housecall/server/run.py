@@ -76,6 +76,7 @@ async def _serve(
     listener: socket.socket,
     engine: Engine | None,
 ) -> None:
+    began = time.monotonic()
     loading = None if engine is None else asyncio.ensure_future(engine.start())
     try:
         app = await asyncio.to_thread(make)
@@ -85,7 +86,7 @@ async def _serve(
             await asyncio.gather(loading, return_exceptions=True)
             await engine.close()
         raise
-    app.state.loading = loading
+    app.state.loading, app.state.began = loading, began
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -120,6 +121,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._drained_at is not None:
             waited = time.monotonic() >= self._drained_at
+            if waited and not self.should_exit:
+                self._app.state.answerer.cut()  # clients are told before connections close
             self.should_exit = self.should_exit or waited or not self.server_state.tasks
         return await super().on_tick(counter) or self._app.state.failure is not None
 
