@@ -30,14 +30,22 @@ LONG = {"message": "Tell me all you know about the heart.", "max_tokens": 400}
 
 
 @pytest.fixture
-def serve(app_of: Callable[..., FastAPI], smollm2_gguf: Path) -> Callable[..., Any]:
+def model(smollm2_gguf: Path, tmp_path: Path) -> Path:
+    """The small model under a name of its own, that can be taken away."""
+    link = tmp_path / "model.gguf"
+    link.symlink_to(smollm2_gguf)
+    return link
+
+
+@pytest.fixture
+def serve(app_of: Callable[..., FastAPI], model: Path) -> Callable[..., Any]:
     """Serve the small model, and give a client and the engine."""
 
     @contextmanager
     def start(**flags: Any) -> Iterator[tuple[httpx.Client, LlamaEngine]]:
         deterministic = flags.get("deterministic", False)
         engine = LlamaEngine(
-            smollm2_gguf,
+            model,
             n_ctx=1024,
             parallel=1 if deterministic else 2,
             threads=1,
@@ -88,6 +96,36 @@ def test_an_engine_that_is_killed_ends_streams_with_an_error_and_comes_back(serv
         assert engine.pid != pid
         again = {"message": "Go on.", "session_id": session_id, "max_tokens": 8}
         assert client.post("/chat", json=again).json()["turn"] == 2
+
+
+def test_emergencies_are_answered_while_no_engine_can_be_started(serve: Any, model: Path) -> None:
+    said = "I have chest pain"
+    messages = [{"role": "user", "content": said}]
+    asked: dict[str, dict[str, Any]] = {
+        "/chat": {"message": said},
+        "/generate": {"prompt": said},
+        "/v1/chat/completions": {"model": "demo", "messages": messages},
+        "/v1/completions": {"model": "demo", "prompt": said},
+    }
+    with serve() as (client, engine):
+        model.unlink()
+        os.kill(engine.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while engine.restarts < 2:  # it was tried again, in vain
+            assert time.monotonic() < deadline
+            for path, body in asked.items():
+                answer = client.post(path, json=body)
+                assert answer.status_code == 200, path
+                assert "Call 112 now." in answer.text
+                stream = client.post(path, json={**body, "stream": True}).text
+                assert stream.find("Call 112 now.") < 1000
+                events = events_in(stream)
+                assert events[-1][0] == "done" or events[-1][1] == "[DONE]"
+                assert "error" not in dict(events)
+        assert client.get("/ready").status_code == 503
+        assert client.post("/generate", json={"prompt": "a cold"}).status_code == 503
+        model.write_bytes(b"")  # a file that is there again, and broken: it goes on trying
+        assert client.post("/chat", json={"message": said}).status_code == 200
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.2, "seed": 7}])

@@ -187,6 +187,8 @@ def _line(detail: Mapping[str, Any]) -> tuple[str | None, str]:
         # Pydantic adds which branch of a union it tried, as in "list[TextPart]".
         parts = [part for part in parts if part.isidentifier() or part.isdecimal()]
     name = ".".join(parts) or None
+    if detail["type"] == "extra_forbidden":
+        return name, "is not known here: leave it out"
     return name, str(detail["msg"]).removeprefix("Value error, ")
 
 
