@@ -18,15 +18,8 @@ from housecall.artifact import MANIFEST, Artifact
 from housecall.errors import ArtifactError
 from housecall.lineage import PROMOTED, chain, read_promoted
 
-STEPS = {
-    "base": "prepare",
-    "dataset": "prepare",
-    "adapter": "train",
-    "merged": "merge",
-    "gate": "gate",
-    "bench": "bench",
-}
-"""Artifacts of a run, in the order they are made, and the step that makes each."""
+_PARTS = ("base", "dataset", "adapter", "merged", "imatrix", "gate", "bench")
+"""Artifacts of a run, in the order they are made; its variants come after the merged model."""
 
 _PLOT_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _PLOT_FOLDERS = ("adapter", "gate", "bench", ".")
@@ -144,7 +137,7 @@ def _info(path: Path) -> dict[str, Any]:
     name = path.resolve().name
     try:
         variants = _variants(path)
-        made = [Artifact.read(path / part) for part in STEPS if _is_made(path, part)]
+        made = [Artifact.read(path / part) for part in _PARTS if _is_made(path, part)]
         promoted = read_promoted(path) if (path / PROMOTED).exists() else None
         return {
             "name": name,

@@ -1,6 +1,6 @@
 """HTTP/1.1 to a server on this machine: one connection a request, and no more than that needs.
 
-A general client costs several times as much for each token of a stream, and the processor that it
+A general client costs about twice as much for each token of a stream, and the processor that it
 takes is the engine's. What is understood is what llama.cpp's server writes: a status, headers, and
 a body in chunks, of a length, or up to the end of the connection.
 """
