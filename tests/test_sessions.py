@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event
 
 from housecall import database, leases
 from housecall.database import Base, open_database
@@ -88,6 +88,24 @@ def test_a_conversation_survives_a_restart(file: Path, store: SessionStore) -> N
     assert (saved.title, saved.model, saved.turns) == ("I have a cough", "demo", 2)
     assert again.answer(answer.id) == answer
     again.close()
+
+
+def test_conversations_wait_for_the_disk_and_other_lineage_does_not(
+    store: SessionStore,
+) -> None:
+    """FULL (2) flushes the log at each commit; NORMAL (1) leaves that to the next checkpoint."""
+    levels = []
+
+    def committing(connection: Connection) -> None:
+        levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+
+    event.listen(store._engine, "commit", committing)
+    store.save_answer(record(), "", "complete")
+    begin(store, "ses_1", "I have a cough", new=True)
+    store.save_answer(record("ses_1", 1), "Rest.", "complete")
+    store.save_answer(record(), "", "complete")
+    store.delete_session("ses_1")
+    assert levels == [1, 2, 2, 2, 1, 2]
 
 
 def test_times_have_their_zone(store: SessionStore) -> None:
