@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event
 
-from housecall import database, leases
+from housecall import database, leases, migrations
 from housecall.database import Base, open_database
 from housecall.errors import (
     ConfigError,
@@ -194,6 +195,12 @@ def test_the_migrations_make_the_tables_of_the_code(file: Path) -> None:
         differences = compare_metadata(context, Base.metadata)
     engine.dispose()
     assert differences == []
+
+
+def test_the_newest_migration_is_named() -> None:
+    """A database of that version is opened without Alembic."""
+    scripts = ScriptDirectory.from_config(migrations._config())
+    assert scripts.get_heads() == [migrations.HEAD]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(file: Path, store: SessionStore) -> None:

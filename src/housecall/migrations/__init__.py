@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect
 
 from housecall.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when it is needed: a database of this version is opened without it
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+HEAD = "0002"
+"""The newest file in ``versions/``."""
 
 _LOCK = 0x686F757365  # "house": a number of our own among the locks of a PostgreSQL database
 
@@ -20,6 +24,12 @@ def upgrade(engine: Engine) -> None:
 
     Raises ConfigError when a newer Housecall made the database.
     """
+    with engine.connect() as connection:
+        if _is_current(connection):
+            return
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     config = _config()
     with engine.connect() as connection:
         # Two servers started at once must not both make the tables.
@@ -33,7 +43,16 @@ def upgrade(engine: Engine) -> None:
         connection.commit()
 
 
+def _is_current(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+    return list(found.scalars()) == [HEAD]
+
+
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     folder = str(Path(__file__).parent).replace("%", "%%")  # ConfigParser reads % as its own
     config.set_main_option("script_location", folder)
@@ -42,6 +61,8 @@ def _config() -> Config:
 
 
 def _check_known(connection: Connection, scripts: ScriptDirectory) -> None:
+    from alembic.runtime.migration import MigrationContext
+
     current = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
