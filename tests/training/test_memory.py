@@ -24,7 +24,7 @@ def resident() -> int:
 
 @contextmanager
 def holes() -> Iterator[int]:
-    """Free blocks with a small used one behind each, so that the heap cannot shrink; their bytes."""
+    """Free blocks, each before a small used one: a heap that cannot shrink; their bytes."""
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p
     library.free.argtypes = [ctypes.c_void_p]
