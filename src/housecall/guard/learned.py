@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from pydantic import Field, ValidationError
 from housecall.errors import ConfigError
 from housecall.guard.packs import Strict
 from housecall.guard.text import Token
+from housecall.guard.weights import Table, from_table
 
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
@@ -62,8 +64,6 @@ _PLAYED_DOWN = tuple(
 _NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
-Weights = Mapping[str, float]
-
 
 class LearnedFile(Strict):
     """``learned.json``: weights in units of ``scale``, and the sums at which something is done."""
@@ -75,8 +75,8 @@ class LearnedFile(Strict):
     crisis_bias: float
     alarm_at: float
     doubt_below: float
-    weights: dict[str, int]
-    crisis_weights: dict[str, int]
+    weights: Table
+    crisis_weights: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,11 @@ class Reading:
     """What the second stage makes of a message; the words that weighed most are a range."""
 
     verdict: Literal["alarm", "harmless", "unsure"]
-    level: Literal["emergency", "crisis"]
     score: float
     start: int
     end: int
+    said: Sequence[str] = ()
+    """The words that the score is of."""
 
 
 class LearnedReader:
@@ -95,14 +96,16 @@ class LearnedReader:
 
     def __init__(self, file: LearnedFile) -> None:
         self._file = file
+        self._weights, self._gaps = _gaps_apart(from_table(file.weights))
+        self._crisis_weights = from_table(file.crisis_weights)
         self._weigh = lru_cache(maxsize=20_000)(self._weigh_word)
-        self._weigh_seam = lru_cache(maxsize=20_000)(self._weigh_pieces_between)
+        self._weigh_neighbours = lru_cache(maxsize=50_000)(self._weigh_two)
 
     def read(self, tokens: Sequence[Token], lowered: bool = False) -> Reading:
         """The verdict; ``lowered``: rules found something and read it as denied, past or asked."""
         words, places = words_to_weigh(tokens)
         if not words:
-            return Reading("unsure", "emergency", 0.0, 0, 0)
+            return Reading("unsure", 0.0, 0, 0)
         sums = self._sums(words)
         score, first, last = _highest(sums)
         score = self._file.bias + self._file.scale * score
@@ -115,8 +118,15 @@ class LearnedReader:
             verdict = "alarm"
         elif self._is_harmless(score, sums[end] - sums[start], end - start, len(words)):
             verdict = "harmless"
-        level = self._level(words[first:last])
-        return Reading(verdict, level, score, places[start], places[end - 1] + 1)
+        return Reading(verdict, score, places[start], places[end - 1] + 1, words[first:last])
+
+    def level(self, reading: Reading) -> Literal["emergency", "crisis"]:
+        """Which of the two an alarm is."""
+        weights, words = self._crisis_weights, reading.said
+        total = sum(weights.get(feature, 0) for feature in features(words))
+        total = total / (len(words) + SMOOTHING) ** 0.5
+        crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
+        return "crisis" if crisis else "emergency"
 
     def _is_harmless(self, score: float, heaviest: int, span: int, words: int) -> bool:
         """The whole message is, and even its heaviest words are: a red flag may be one of many."""
@@ -126,32 +136,39 @@ class LearnedReader:
 
     def _sums(self, words: Sequence[str]) -> list[int]:
         """Running sums of the weights; what two words share belongs to the first of them."""
-        weights, weigh, seam = self._file.weights, self._weigh, self._weigh_seam
+        weigh, neighbours, gaps = self._weigh, self._weigh_neighbours, self._gaps
         weighed: list[int] = [0]
-        for place, word in enumerate(words):
+        for place, word in enumerate(words, start=1):
             weight = weigh(word)
-            following = words[place + 1 : place + 1 + _GAP]
-            if following:
-                weight += seam(word, following[0]) + weights.get(f"{word} {following[0]}", 0)
-                for other in following[1:]:
-                    weight += weights.get(f"{word}~{other}", 0)
+            if place < len(words):
+                weight += neighbours(word, words[place])
+                if distant := gaps.get(word):
+                    for other in words[place + 1 : place + _GAP]:
+                        weight += distant.get(other, 0)
             weighed.append(weight)
         return list(accumulate(weighed))
 
     def _weigh_word(self, word: str) -> int:
-        weights = self._file.weights
+        weights = self._weights
         return sum(weights.get(feature, 0) for feature in (word, *pieces(word)))
 
-    def _weigh_pieces_between(self, word: str, other: str) -> int:
-        weights = self._file.weights
-        return sum(weights.get(feature, 0) for feature in pieces_between(word, other))
+    def _weigh_two(self, word: str, other: str) -> int:
+        weights = self._weights
+        both = (f"{word} {other}", *pieces_between(word, other))
+        return sum(weights.get(feature, 0) for feature in both)
 
-    def _level(self, words: Sequence[str]) -> Literal["emergency", "crisis"]:
-        weights = self._file.crisis_weights
-        total = sum(weights.get(feature, 0) for feature in features(words))
-        total = total / (len(words) + SMOOTHING) ** 0.5
-        crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
-        return "crisis" if crisis else "emergency"
+
+def _gaps_apart(weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """All weights, and those of pairs with a gap by their first word: most words have none."""
+    gaps: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    rest: dict[str, int] = {}
+    for name, weight in weights.items():
+        first, gap, other = name.partition("~")
+        if gap:
+            gaps[first][other] = weight
+        else:
+            rest[name] = weight
+    return rest, dict(gaps)
 
 
 def load_learned(file: Traversable) -> LearnedReader:

@@ -192,7 +192,7 @@ class MedicalGuard:
             return []
         start, end = tokens[reading.start].start, tokens[reading.end - 1].end
         if reading.verdict == "alarm" and not urgent:
-            sign = Learned(reading.level)
+            sign = Learned(self._learned.level(reading))
             fired[_FIRST_LANGUAGE, sign.rule] = sign
             return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
         withdrawn = all(
