@@ -68,7 +68,7 @@ def test_it_tells_a_crisis_from_an_emergency() -> None:
 
 
 def test_it_withdraws_an_emergency_and_says_so() -> None:
-    text = "pancakes, pancakes and chest pain, then pancakes and pancakes"
+    text = "pancakes, pancakes and chest pain, then pancakes and pancakes and pancakes"
     assert guard_with(reader({})).check(text).level == "emergency"
     result = guard_with(reader(HARMLESS)).check(text)
     assert (result.level, result.message) == ("none", "")

@@ -29,10 +29,10 @@ from housecall.guard.weights import Table, from_table
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
 
-SHORTEST_DOUBTED = 8
+SHORTEST_DOUBTED = 10
 """Words of a message from which on an emergency is withdrawn: fewer say too little."""
 
-_SHORTEST_ALARM = 4
+_SHORTEST_ALARM, _SHORTEST_LOWERED = 4, 8
 _LONG = 0.25
 """How much more it takes in a long message: the highest of many windows is high by chance."""
 
@@ -113,7 +113,7 @@ class LearnedReader:
         verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
         long = len(words) > _WINDOW + _STEP
         alarm_at = self._file.alarm_at + _LOWERED * lowered + _LONG * long
-        shortest = SHORTEST_DOUBTED if lowered else _SHORTEST_ALARM
+        shortest = _SHORTEST_LOWERED if lowered else _SHORTEST_ALARM
         if score >= alarm_at and len(words) >= shortest:
             verdict = "alarm"
         elif self._is_harmless(score, sums[end] - sums[start], end - start, len(words)):
