@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -60,6 +60,10 @@ _PLAYED_DOWN = tuple(
     )
 )
 """Words that play a message down are not weighed: they must never lower it."""
+
+_PLAYED_DOWN_FROM = {
+    first: [phrase for phrase in _PLAYED_DOWN if phrase[0] == first] for first, *_ in _PLAYED_DOWN
+}
 
 _NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -158,17 +162,13 @@ class LearnedReader:
         return sum(weights.get(feature, 0) for feature in both)
 
 
-def _gaps_apart(weights: Mapping[str, int]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+def _gaps_apart(weights: dict[str, int]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """All weights, and those of pairs with a gap by their first word: most words have none."""
     gaps: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    rest: dict[str, int] = {}
-    for name, weight in weights.items():
-        first, gap, other = name.partition("~")
-        if gap:
-            gaps[first][other] = weight
-        else:
-            rest[name] = weight
-    return rest, dict(gaps)
+    for name in [name for name in weights if "~" in name]:
+        first, _, other = name.partition("~")
+        gaps[first][other] = weights.pop(name)
+    return weights, dict(gaps)
 
 
 def load_learned(file: Traversable) -> LearnedReader:
@@ -237,8 +237,8 @@ def _number(word: str) -> str:
 def _played_down(words: Sequence[str]) -> Iterator[int]:
     place = 0
     while place < len(words):
-        for phrase in _PLAYED_DOWN:
-            if words[place] == phrase[0] and tuple(words[place : place + len(phrase)]) == phrase:
+        for phrase in _PLAYED_DOWN_FROM.get(words[place], ()):
+            if tuple(words[place : place + len(phrase)]) == phrase:
                 yield from range(place, place + len(phrase))
                 place += len(phrase) - 1
                 break
