@@ -43,6 +43,7 @@ class Context:
         for taker, names in _TAKEN_BACK.items():
             for name in names:
                 self._cues[name] = _not_overlapping(self._cues[name], self._cues[taker])
+        self._readings: dict[tuple[int, int], Assertion] = {}
         self._starts = {name: [cue.start for cue in cues] for name, cues in self._cues.items()}
         # commas[i]: how many stand before word i; clauses[i]: the number of its clause.
         self._commas = list(accumulate(b == Break.COMMA for b in text.breaks))
@@ -54,6 +55,12 @@ class Context:
 
     def read(self, start: int, end: int) -> Assertion:
         """How the finding from word ``start`` up to word ``end`` is meant."""
+        place = start, end
+        if place not in self._readings:  # rules and concepts share their findings
+            self._readings[place] = self._read(start, end)
+        return self._readings[place]
+
+    def _read(self, start: int, end: int) -> Assertion:
         if self._negated(start, end):
             return "negated"
         if self._past(start, end):
@@ -100,6 +107,8 @@ class Context:
 
     def _resolved(self, start: int, end: int) -> bool:
         """Found to be harmless, or over: "had fever, today he plays"; commas don't matter here."""
+        if not self._cues["resolved"]:
+            return False
         near = self._starting("resolved", start - _CLAUSE_REACH, end + _CLAUSE_REACH)
         return any(self._sentences[cue.start] == self._sentences[start] for cue in near)
 
