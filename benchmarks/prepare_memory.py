@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import re
 import subprocess
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("json", "jsonl", "csv", "parquet")
-HEADS = ("kind", "rows", "file MB", "peak MB", "seconds", "rows/s", "kept")
+HEADS = ("kind", "rows", "file MB", "peak MB", "seconds", "CPU s", "rows/CPU s", "kept")
 COLUMNS = ("instruction", "input", "output")
 INSTRUCTION = "If you are a doctor, please answer the medical questions of the patient."
 _PREPARE = """
@@ -73,10 +74,10 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
     """Write a file of one kind, prepare it in a child, take its time and greatest memory."""
     source, out = folder / f"rows.{kind}", folder / f"out-{kind}"
     WRITERS[kind](source, islice(make_rows(), rows))
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), children_cpu()
     command = [sys.executable, "-c", _PREPARE, str(source), str(base), str(out)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    seconds = time.monotonic() - started
+    seconds, cpu = time.monotonic() - started, children_cpu() - cpu_before
     if done.returncode:
         sys.exit(f"prepare of {source.name} failed")
     found = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["metrics"]
@@ -88,10 +89,17 @@ def measure(kind: str, rows: int, base: Path, folder: Path) -> dict[str, Any]:
         "file_bytes": size,
         "peak_rss_bytes": int(done.stdout) * 1024,
         "seconds": round(seconds, 1),
-        "rows_per_second": round(rows / seconds),
+        "cpu_seconds": round(cpu, 1),
+        "rows_per_cpu_second": round(rows / cpu),
         "kept": sum(found["rows"].values()),
         "rejected": found["rejected"],
     }
+
+
+def children_cpu() -> float:
+    """CPU seconds of the children that have ended: other programs and pauses do not count."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def make_rows() -> Iterator[dict[str, str]]:
@@ -171,7 +179,7 @@ WRITERS: dict[str, Callable[[Path, Iterator[dict[str, str]]], None]] = {
 
 
 def print_line(values: Sequence[str]) -> None:
-    print("".join(f"{value:>9}" for value in values), flush=True)
+    print("".join(f"{value:>11}" for value in values), flush=True)
 
 
 def cells(one: dict[str, Any]) -> list[str]:
@@ -182,7 +190,8 @@ def cells(one: dict[str, Any]) -> list[str]:
         f"{one['file_bytes'] / 1e6:.0f}",
         f"{one['peak_rss_bytes'] / 1e6:.0f}",
         f"{one['seconds']:.0f}",
-        f"{one['rows_per_second']:,}",
+        f"{one['cpu_seconds']:.0f}",
+        f"{one['rows_per_cpu_second']:,}",
         f"{one['kept']:,}",
     ]
 

@@ -100,7 +100,10 @@ def encoded(folder: Path) -> tuple[list[Any], list[Any]]:
 
 
 def train_ours(mode: str, folder: Path, steps: int | None) -> dict[str, float]:
+    from housecall.causal_lm import pick_device, training_dtype
     from housecall.config import TrainConfig
+    from housecall.steps.base import read_json
+    from housecall.training import memory
     from housecall.training.checkpoint import CheckpointFile
     from housecall.training.processes import Processes
     from housecall.training.trainer import Trainer
@@ -120,7 +123,10 @@ def train_ours(mode: str, folder: Path, steps: int | None) -> dict[str, float]:
     )
     checkpoint = CheckpointFile(folder / "adapter", [time.time()])
     processes = Processes((), {}, folder)
-    trainer = Trainer(config, folder / "run" / "base", train, validation, checkpoint, processes)
+    base = folder / "run" / "base"
+    dtype = training_dtype(pick_device(), config.precision)
+    limit = memory.needed(config, read_json(base / "config.json"), longest, dtype)
+    trainer = Trainer(config, base, train, validation, checkpoint, processes, limit)
     progress = trainer.train(validation[:1])
     peak = peak_memory()
     first = progress.history[0]

@@ -79,7 +79,8 @@ def cli() -> None:
     housecall run RECIPE    only make a model
     housecall serve         only serve the newest one
 
-    RUN is the name or folder of a run; left out, it is the newest. --debug shows tracebacks.
+    RUN is the name or folder of a run; left out, it is the newest (to serve, measure or export:
+    the newest that got so far). --debug shows tracebacks.
     """
 
 

@@ -19,6 +19,11 @@ HousecallError              a clear message for a person; the command line exits
 
 from __future__ import annotations
 
+import re
+import textwrap
+
+_ROOM = 200  # characters
+
 
 class HousecallError(Exception):
     """Base of all errors that are shown to a person as one line."""
@@ -94,3 +99,20 @@ class EngineBusy(EngineError):
 
 class EngineTimeout(EngineError):
     """The engine took longer than the request may."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, as a part of one line: whole sentences, as many as have room.
+
+    The first one stays whole unless it never ends: then it is cut at a word, and shows it.
+    """
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    sentences = [s.rstrip(".") for line in lines for s in re.split(r"(?<=[.!?])\s+", line) if s]
+    if not sentences:
+        return type(error).__name__
+    said = textwrap.shorten(sentences[0], 2 * _ROOM, placeholder=" ...")
+    for sentence in sentences[1:]:
+        if len(said) + len(sentence) > _ROOM:
+            break
+        said = f"{said}. {sentence}"
+    return said

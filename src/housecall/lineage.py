@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from housecall.artifact import MANIFEST, Artifact, hash_file
 from housecall.errors import ArtifactError, NotFound
+from housecall.progress import console
 from housecall.types import ServedModel
 
 RUNS = Path("runs")
@@ -41,21 +42,31 @@ def list_runs(folder: Path = RUNS) -> list[Path]:
     return sorted(found, key=lambda path: (path / RECIPE).stat().st_mtime, reverse=True)
 
 
-def find_run(name: str | None) -> Path:
+def find_run(name: str | None, *, needs: Sequence[str] = ()) -> Path:
     """A run by its name or path; None is the newest.
 
-    Raises NotFound with what there is.
+    A run that failed is no use to who needs more of it: with ``needs`` (patterns of files) the
+    newest that has one of them is taken, and a line says so. Raises NotFound with what there is.
     """
     if name is None:
-        runs = list_runs()
-        if not runs:
-            raise NotFound("there is no run here yet: make one with  housecall run demo")
-        return runs[0]
+        return _newest(needs)
     for path in (Path(name), RUNS / name):
         if (path / RECIPE).is_file():
             return path
     known = ", ".join(path.name for path in list_runs()) or "none"
     raise NotFound(f"{name}: no such run (runs here: {known})")
+
+
+def _newest(needs: Sequence[str]) -> Path:
+    runs = list_runs()
+    if not runs:
+        raise NotFound("there is no run here yet: make one with  housecall run demo")
+    usable = (run for run in runs if not needs or any(any(run.glob(p)) for p in needs))
+    found = next(usable, runs[0])  # where none is, the newest is told what it lacks
+    if found == runs[0]:
+        return found
+    console().print(f"{runs[0]} is newer but did not get so far: taking {found}")
+    return found
 
 
 def served_model(name: str | None, *, ungated: bool = False) -> ServedModel:
@@ -71,7 +82,7 @@ def served_model(name: str | None, *, ungated: bool = False) -> ServedModel:
         if (file.parent / MANIFEST).is_file():
             return _variant(file.parent, ungated)
         return ServedModel(file.stem, "gguf", hash_file(file), file)
-    run = find_run(name)
+    run = find_run(name, needs=(PROMOTED, *([f"variants/*/{GGUF_FILE}"] if ungated else [])))
     if not (run / PROMOTED).exists():
         if not ungated:
             raise ArtifactError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from housecall.errors import DataError
+from housecall.errors import DataError, reason_of
 
 # A row of a real data set is far below this; what is above it is a broken file.
 _ROW_LIMIT = 64_000_000
@@ -50,8 +50,7 @@ def read_file(path: Path) -> Iterator[Any]:
     try:
         yield from readers[path.suffix](path)
     except (OSError, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"data.source {path}: can't be read: {reason}") from error
+        raise DataError(f"data.source {path}: can't be read: {reason_of(error)}") from error
 
 
 def read_hub(name: str) -> Iterator[Any]:
@@ -64,10 +63,9 @@ def read_hub(name: str) -> Iterator[Any]:
 
         yield from datasets.load_dataset(name, split="train", streaming=True)
     except Exception as error:  # many libraries' errors mean one thing here
-        reason = " ".join(str(error).split())[:100]
         raise DataError(
             f"data.source hub:{name}: could not be had from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}); without a network give a file: "
+            f"({type(error).__name__}: {reason_of(error)}); without a network give a file: "
             "--set data.source=FILE.jsonl"
         ) from error
 

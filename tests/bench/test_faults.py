@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from housecall.artifact import MANIFEST, Artifact, create
 from housecall.bench.base import Streamed, Subject, Tell, Visit, Whole, Work
 from housecall.bench.processes import run_apart
 from housecall.bench.report import read_report
@@ -20,12 +21,23 @@ from housecall.steps.bench import Bench, run
 SMALL = BenchConfig(prompts=1, repeats=1, prompt_tokens=16, new_tokens=2, batches=(), answers=0)
 
 
+def made_anew_with_zeros(variant: Path, name: str) -> None:
+    """A variant whose manifest is right about a file that nothing can load."""
+    kept = {file.name: file.read_bytes() for file in variant.iterdir() if file.name != MANIFEST}
+    made = Artifact.load(variant)
+    with create(variant, "variant", config={}, parents=made.parents()) as draft:
+        for file, raw in kept.items():
+            (draft.path / file).write_bytes(bytes(len(raw)) if file == name else raw)
+
+
 def test_a_model_that_does_not_load_is_a_row_and_the_rest_goes_on(copy: Run) -> None:
     variants = copy.path / "variants"
-    weights = variants / "int8" / "model.safetensors"
-    weights.write_bytes(bytes(weights.stat().st_size))
-    file = variants / "gguf-q8_0" / "model.gguf"
-    file.write_bytes(bytes(file.stat().st_size))
+    made_anew_with_zeros(variants / "int8", "model.safetensors")
+    made_anew_with_zeros(variants / "gguf-q8_0", "model.gguf")
+    changed = variants / "gguf-q4_k_m" / "model.gguf"
+    raw = bytearray(changed.read_bytes())
+    raw[-1] ^= 1
+    changed.write_bytes(raw)
     cut = variants / "gguf-f16" / "model.gguf"
     cut.write_bytes(cut.read_bytes()[:1000])
     (variants / "int4" / "config.json").unlink()
@@ -35,14 +47,14 @@ def test_a_model_that_does_not_load_is_a_row_and_the_rest_goes_on(copy: Run) -> 
     errors = {m.name: m.error for m in report.models}
     assert errors.keys() == set(names)
     assert errors["fp16"] is None
-    assert errors["gguf-q4_k_m"] is None
-    assert "int8" in str(errors["int8"])
+    assert "transformers can't load it" in str(errors["int8"])
+    assert "model.gguf: damaged or changed" in str(errors["gguf-q4_k_m"])
     assert "config.json: missing" in str(errors["int4"])
     assert "model.gguf: damaged or changed" in str(errors["gguf-f16"])
     assert "not a readable GGUF file" in str(errors["gguf-q8_0"])
     assert "not an artifact" in str(errors["gguf-q6_k"])
     page = (copy.path / "bench" / "report.html").read_text("utf-8")
-    assert page.count('class="error"') == 5
+    assert page.count('class="error"') == 6
 
 
 def test_a_run_without_a_gate_is_one_line(copy: Run) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib import resources
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -107,6 +109,20 @@ def test_a_bench_beside_itself_has_no_difference(report: Report) -> None:
     assert all(p.ratio == 1 and not p.differs for p in pairs)
     assert all("machines" not in note for note in notes(report, report))
     json.dumps(as_json(report, report))
+
+
+def test_other_bytes_of_the_same_size_are_not_what_was_measured(
+    measured: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(measured.path, tmp_path / "run")
+    copy = Run(tmp_path / "run", measured.recipe)
+    assert is_done(copy, "bench")
+    file = copy.path / "variants" / "gguf-q8_0" / "model.gguf"
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    assert is_done(copy, "bench", verify=False)
+    assert not is_done(copy, "bench")
 
 
 def test_the_step_is_done_and_its_speeds_are_read(measured: Run) -> None:

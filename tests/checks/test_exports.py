@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -16,6 +18,7 @@ import yaml
 
 from housecall.chat_template import ChatTemplate
 from housecall.errors import ArtifactError, ConfigError
+from housecall.exports import zips
 from housecall.exports.huggingface import export_huggingface
 from housecall.exports.ollama import export_ollama, go_template
 from housecall.exports.zips import INDEX, export_zip, import_zip
@@ -31,6 +34,21 @@ from tiny_models import CHATML, TINYLLAMA
 def exported(whole_run: Run, tmp_path: Path) -> Path:
     export_zip(whole_run.path, tmp_path / "run.zip")
     return tmp_path / "run.zip"
+
+
+def test_a_full_disk_is_said_of_the_zip_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("name: run")
+    monkeypatch.setattr(zips, "_files", lambda _: [Path("recipe.yaml")])
+    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    with pytest.raises(ArtifactError, match=r"out/run\.zip: no space left on the disk; nothing"):
+        export_zip(tmp_path / "run", tmp_path / "out" / "run.zip")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_zip_is_served_elsewhere_with_its_whole_history(

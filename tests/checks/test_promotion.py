@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from housecall.artifact import create, write_json
 from housecall.errors import ArtifactError, GateRefused
-from housecall.lineage import GGUF_FILE, served_model
+from housecall.lineage import GGUF_FILE, find_run, served_model
 from housecall.model_card import write_card
 from housecall.pipeline import Run, change_run, execute, is_done
 from housecall.promotion import promote
@@ -79,6 +80,29 @@ def test_the_fastest_is_taken_only_when_asked_and_timed(copy: Run) -> None:
     assert served_model(str(copy.path)).format == "gguf-f16"
     write_card(copy.path)
     assert "`gguf-f16`, the fastest GGUF" in (copy.path / "MODEL_CARD.md").read_text()
+
+
+def test_the_newest_run_is_the_newest_that_can_be_served(
+    copy: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy.path.parent)
+    Path("runs").mkdir()
+    copy.path.rename("runs/whole")
+    recipe = Path("runs/whole/recipe.yaml")
+    os.utime(recipe, (1, 1))
+    for number, name in enumerate(("failed", "refused"), start=2):
+        Path("runs", name).mkdir()
+        shutil.copy(recipe, f"runs/{name}")
+        os.utime(f"runs/{name}/recipe.yaml", (number, number))
+    shutil.copytree("runs/whole/variants", "runs/refused/variants")
+    assert served_model(None).run == "whole"
+    line = "runs/refused is newer but did not get so far: taking runs/whole"
+    assert line in " ".join(capfd.readouterr().err.split())
+    assert find_run(None, needs=("variants/*/manifest.json",)).name == "refused"
+    assert find_run(None).name == "refused"
+    (Path("runs/whole") / "promoted.json").unlink()
+    with pytest.raises(ArtifactError, match=r"^runs/refused: nothing has passed the gate"):
+        served_model(None)
 
 
 def test_a_gate_that_was_edited_promotes_nothing(copy: Run) -> None:

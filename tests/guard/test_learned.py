@@ -18,6 +18,7 @@ from housecall.guard.learned import (
     words_to_weigh,
 )
 from housecall.guard.text import split
+from housecall.guard.weights import Table, from_table, to_table
 from housecall.types import Message
 
 FILE = Path(str(resources.files("housecall.guard") / "learned.json"))
@@ -30,7 +31,8 @@ def reader(
     return LearnedReader(
         LearnedFile(
             trained_on="", scale=1.0, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
-            alarm_at=alarm_at, doubt_below=doubt_below, weights=weights, crisis_weights={"gone": 9},
+            alarm_at=alarm_at, doubt_below=doubt_below, weights=to_table(weights),
+            crisis_weights=to_table({"gone": 9}),
         )
     )  # fmt: skip
 
@@ -66,7 +68,7 @@ def test_it_tells_a_crisis_from_an_emergency() -> None:
 
 
 def test_it_withdraws_an_emergency_and_says_so() -> None:
-    text = "pancakes, pancakes and chest pain, then pancakes and pancakes"
+    text = "pancakes, pancakes and chest pain, then pancakes and pancakes and pancakes"
     assert guard_with(reader({})).check(text).level == "emergency"
     result = guard_with(reader(HARMLESS)).check(text)
     assert (result.level, result.message) == ("none", "")
@@ -118,7 +120,8 @@ def test_what_is_summed_is_what_was_trained_on() -> None:
     words, _ = words_to_weigh(
         split("Since 3 am he's 38.9 hot, and can't keep a sip of water down at all")
     )
-    total = sum(file.weights.get(feature, 0) for feature in features(words))
+    weights = from_table(file.weights)
+    total = sum(weights.get(feature, 0) for feature in features(words))
     assert LearnedReader(file)._sums(words)[-1] == total != 0
 
 
@@ -128,6 +131,15 @@ def test_the_shipped_stage_is_on_deterministic_and_can_be_switched_off() -> None
     text = "nan went quiet over her tea, the cup slid out of her fingers and her mouth hangs left"
     assert on.check(text) == on.check(text)
     assert not any(match.rule.startswith("learned:") for match in off.check(text).matches)
+
+
+def test_a_table_comes_back_as_it_was_and_a_torn_one_is_refused() -> None:
+    weights = {"two words": -3, "a~b": 127, "<pie": 1}
+    table = to_table(weights)
+    assert from_table(table) == weights
+    assert from_table(to_table({})) == {}
+    with pytest.raises(ValueError, match="2 names for 3 numbers"):
+        from_table(Table(names="a\nb", numbers=table.numbers))
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"weights": 3}'])

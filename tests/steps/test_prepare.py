@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from housecall.artifact import Artifact
-from housecall.config import DataConfig
-from housecall.errors import DataError
+from housecall.config import BaseConfig, DataConfig
+from housecall.errors import ConfigError, DataError, reason_of
 from housecall.pipeline import Run
-from housecall.steps import prepare
+from housecall.steps import fetch, prepare
 from shared_data import shared_data
 from tiny_runs import dialogue, write_rows
 
@@ -241,8 +241,16 @@ def test_a_source_that_cannot_be_used_is_one_clear_line(
 
 
 def test_the_hub_out_of_reach_says_what_to_pass_instead(base: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"hub:org/name: could not be had.*--set data.source="):
-        prepare.run(DataConfig(source="hub:org/name"), base, tmp_path / "out")
+    name = f"org/{'long-' * 15}name"
+    with pytest.raises(DataError, match=r"could not be had.*--set data.source=") as data:
+        prepare.run(DataConfig(source=f"hub:{name}"), base, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"could not be had.*--set base.source=") as model:
+        fetch.run(BaseConfig(source=f"hub:{name}"), tmp_path / "base")
+    for error in (data.value, model.value):
+        assert error.__cause__ is not None
+        assert f"hub:{name}" in str(error)
+        assert f": {reason_of(error.__cause__)}); without a network" in str(error)
+        assert "\n" not in str(error)
 
 
 def test_the_content_hash_knows_no_path(base: Artifact, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,19 @@ def test_mlflow_has_the_loss_of_each_step(
     tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "")  # so that what training sets is taken back afterwards
+        monkeypatch.delenv(name)
     folder = train_with("mlflow", tiny_run, tmp_path)
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'housecall'")
     (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["max_steps"] == "3"
+    assert run.data.params["learning_rate"] == str(tiny_run.recipe.train.learning_rate)
+    assert run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [metric.step for metric in history] == [1, 2, 3]
     assert not list((tmp_path / "here").iterdir())
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

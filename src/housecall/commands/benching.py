@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from housecall.artifact import MANIFEST
 from housecall.bench.base import Subject
 from housecall.bench.compare import as_json as comparison_json
 from housecall.bench.compare import notes
@@ -43,7 +44,8 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure, and show the report."""
-    made = change_run(find_run(name), overrides)
+    needed = (PROMOTED,) if against is not None else (f"gate/{MANIFEST}",)
+    made = change_run(find_run(name, needs=needed), overrides)
     config = made.recipe.bench.quick() if quick else made.recipe.bench
     if against is not None:
         out = _against(made, config, against, against_model or "", quick)
@@ -60,7 +62,8 @@ def bench(
 
 def compare(name: str | None, other: str, as_json: bool) -> None:
     """Two runs that were measured, side by side."""
-    ours, theirs = (_measured(find_run(n)) for n in (name, other))
+    reports = (f"{FULL}/{REPORT}", f"{QUICK}/{REPORT}")
+    ours, theirs = (_measured(find_run(n, needs=reports)) for n in (name, other))
     if as_json:
         click.echo(json.dumps(comparison_json(ours, theirs), indent=2, ensure_ascii=False))
         return

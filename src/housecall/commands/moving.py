@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from housecall.artifact import MANIFEST
 from housecall.errors import ConfigError
 from housecall.exports.huggingface import export_huggingface
 from housecall.exports.ollama import export_ollama
 from housecall.exports.zips import export_zip, import_zip
-from housecall.lineage import RUNS, find_run, served_model
+from housecall.lineage import PROMOTED, RUNS, find_run, served_model
 from housecall.removal import remove_run
 
 _FORMATS: dict[str, tuple[str, Callable[[Path, Path], None], str]] = {
@@ -24,7 +25,7 @@ _FORMATS: dict[str, tuple[str, Callable[[Path, Path], None], str]] = {
 
 def export(name: str | None, fmt: str, out: str | None) -> None:
     """A run out of its folder."""
-    run = find_run(name)
+    run = find_run(name, needs=(f"gate/{MANIFEST}" if fmt == "hf" else PROMOTED,))
     ending, write, then = _FORMATS[fmt]
     target = Path(out) if out else Path(f"{run.resolve().name}{ending}")
     write(run, target)

@@ -1,8 +1,7 @@
-"""HTTP/1.1 to a server on this machine: one connection a request, and no more than that needs.
+"""HTTP/1.1 to a server on this machine, spoken by h11 over plain sockets: one connection each.
 
 A general client costs about twice as much for each token of a stream, and the processor that it
-takes is the engine's. What is understood is what llama.cpp's server writes: a status, headers, and
-a body in chunks, of a length, or up to the end of the connection.
+takes is the engine's.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import h11
 
 _BLOCK = 65_536
 _SECONDS_TO_CONNECT = 5.0
@@ -26,8 +27,7 @@ class Response:
     """An answer whose body is still to be read."""
 
     status: int
-    headers: Mapping[str, str]
-    _reader: asyncio.StreamReader
+    _talk: _Talk
 
     @property
     def ok(self) -> bool:
@@ -40,17 +40,8 @@ class Response:
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises Broken when it ends too early."""
-        try:
-            if self.headers.get("transfer-encoding", "").lower() == "chunked":
-                while size := int((await self._reader.readline()).partition(b";")[0], 16):
-                    yield (await self._reader.readexactly(size + 2))[:-2]
-            elif (length := self.headers.get("content-length")) is not None:
-                yield await self._reader.readexactly(int(length))
-            else:
-                while piece := await self._reader.read(_BLOCK):
-                    yield piece
-        except _FAILURES as error:
-            raise Broken(str(error)) from error
+        while isinstance(event := await self._talk.event(), h11.Data):
+            yield bytes(event.data)
 
 
 class Loopback:
@@ -59,9 +50,7 @@ class Loopback:
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         url = urlsplit(address)
         self._host, self._port = url.hostname or "127.0.0.1", url.port or 80
-        lines = [f"Host: {url.netloc}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self._headers = "\r\n".join(lines)
+        self._headers = [("Host", url.netloc), ("Connection", "close"), *headers.items()]
 
     @asynccontextmanager
     async def ask(
@@ -74,27 +63,35 @@ class Loopback:
         except (OSError, TimeoutError) as error:
             raise Broken(str(error)) from error
         try:
-            length = "" if body is None else f"\r\nContent-Length: {len(body)}"
-            head = f"{method} {path} HTTP/1.1\r\n{self._headers}{length}\r\n\r\n"
-            writer.write(head.encode("ascii") + (body or b""))
-            try:
-                response = await _response(reader)
-            except _FAILURES as error:
-                raise Broken(str(error)) from error
-            yield response
+            talk = _Talk(reader)
+            length = [] if body is None else [("Content-Length", str(len(body)))]
+            request = h11.Request(method=method, target=path, headers=self._headers + length)
+            writer.write(talk.said(request, h11.Data(data=body or b""), h11.EndOfMessage()))
+            while not isinstance(event := await talk.event(), h11.Response):
+                pass  # "100 Continue" and its like
+            yield Response(event.status_code, talk)
         finally:
             writer.transport.abort()  # at once: this is how the other side learns to stop
 
 
-_FAILURES = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
+class _Talk:
+    """What h11 makes of the bytes of one connection."""
 
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader, self._http = reader, h11.Connection(h11.CLIENT)
 
-async def _response(reader: asyncio.StreamReader) -> Response:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head[:-4].split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    version, status, *_ = first.split(" ", 2)
-    if not version.startswith("HTTP/1."):
-        raise ValueError(f"not HTTP/1: {first!r}")
-    return Response(int(status), headers, reader)
+    def said(self, *events: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
+        return b"".join(self._http.send(event) or b"" for event in events)
+
+    async def event(self) -> h11.Event:
+        """The next event. Raises Broken."""
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(await self._reader.read(_BLOCK))
+        except (OSError, h11.RemoteProtocolError) as error:
+            raise Broken(str(error)) from error
+        if not isinstance(
+            event, h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage
+        ):
+            raise Broken("the connection ended before the answer")
+        return event

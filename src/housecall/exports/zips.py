@@ -8,6 +8,7 @@ comes first and names every file with its size and hash; import reads nothing el
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -70,6 +71,10 @@ def export_zip(run: Path, out: Path) -> None:
                 method = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
                 target.write(run / entry.path, entry.path, method)
         temporary.replace(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_space(out) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -43,15 +43,24 @@ class Context:
         for taker, names in _TAKEN_BACK.items():
             for name in names:
                 self._cues[name] = _not_overlapping(self._cues[name], self._cues[taker])
+        self._readings: dict[tuple[int, int], Assertion] = {}
+        self._starts = {name: [cue.start for cue in cues] for name, cues in self._cues.items()}
         # commas[i]: how many stand before word i; clauses[i]: the number of its clause.
         self._commas = list(accumulate(b == Break.COMMA for b in text.breaks))
-        opens = {hit.start for hit in self._cues["terminators"]}
+        self._sentences = list(accumulate(b >= Break.LINE for b in text.breaks))
+        opens = set(self._starts.get("terminators", ()))
         self._clauses = list(
             accumulate(b >= Break.LINE or i in opens for i, b in enumerate(text.breaks))
         )
 
     def read(self, start: int, end: int) -> Assertion:
         """How the finding from word ``start`` up to word ``end`` is meant."""
+        place = start, end
+        if place not in self._readings:  # rules and concepts share their findings
+            self._readings[place] = self._read(start, end)
+        return self._readings[place]
+
+    def _read(self, start: int, end: int) -> Assertion:
         if self._negated(start, end):
             return "negated"
         if self._past(start, end):
@@ -87,6 +96,7 @@ class Context:
                 and not self._within("past_stops", end, cue.start)
                 for cue in self._after("past", end, _CLAUSE_REACH)
             )
+            or self._resolved(start, end)
         )
 
     def _past_reaches(self, cue: Hit, start: int) -> bool:
@@ -94,6 +104,13 @@ class Context:
         commas = self._commas_between(cue.end, start)
         fronted = commas == 1 and self._text.breaks[cue.end] == Break.COMMA
         return (fronted or not commas) and not self._within("past_stops", cue.end, start)
+
+    def _resolved(self, start: int, end: int) -> bool:
+        """Found to be harmless, or over: "had fever, today he plays"; commas don't matter here."""
+        if not self._cues["resolved"]:
+            return False
+        near = self._starting("resolved", start - _CLAUSE_REACH, end + _CLAUSE_REACH)
+        return any(self._sentences[cue.start] == self._sentences[start] for cue in near)
 
     def _now(self, start: int, end: int) -> bool:
         before = self._before_in_clause("present", start)
@@ -124,7 +141,7 @@ class Context:
     def _before(self, name: str, start: int, reach: int) -> Iterator[Hit]:
         """Cues of the same clause that end at most ``reach`` words before ``start``."""
         cues = self._cues[name]
-        for place in range(bisect_left(cues, start, key=lambda cue: cue.start) - 1, -1, -1):
+        for place in range(bisect_left(self._starts.get(name, ()), start) - 1, -1, -1):
             cue = cues[place]
             if self._clauses[cue.start] != self._clauses[start] or start - cue.end > reach:
                 return
@@ -137,9 +154,9 @@ class Context:
 
     def _starting(self, name: str, start: int, end: int) -> Iterator[Hit]:
         """Cues that begin inside a range of words."""
-        cues = self._cues[name]
-        for place in range(bisect_left(cues, start, key=lambda cue: cue.start), len(cues)):
-            if cues[place].start >= end:
+        cues, starts = self._cues[name], self._starts.get(name, ())
+        for place in range(bisect_left(starts, start), len(cues)):
+            if starts[place] >= end:
                 return
             yield cues[place]
 

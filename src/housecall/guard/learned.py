@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -23,14 +24,15 @@ from pydantic import Field, ValidationError
 from housecall.errors import ConfigError
 from housecall.guard.packs import Strict
 from housecall.guard.text import Token
+from housecall.guard.weights import Table, from_table
 
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
 
-SHORTEST_DOUBTED = 8
+SHORTEST_DOUBTED = 10
 """Words of a message from which on an emergency is withdrawn: fewer say too little."""
 
-_SHORTEST_ALARM = 4
+_SHORTEST_ALARM, _SHORTEST_LOWERED = 4, 8
 _LONG = 0.25
 """How much more it takes in a long message: the highest of many windows is high by chance."""
 
@@ -59,10 +61,12 @@ _PLAYED_DOWN = tuple(
 )
 """Words that play a message down are not weighed: they must never lower it."""
 
+_PLAYED_DOWN_FROM = {
+    first: [phrase for phrase in _PLAYED_DOWN if phrase[0] == first] for first, *_ in _PLAYED_DOWN
+}
+
 _NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
-
-Weights = Mapping[str, float]
 
 
 class LearnedFile(Strict):
@@ -75,8 +79,8 @@ class LearnedFile(Strict):
     crisis_bias: float
     alarm_at: float
     doubt_below: float
-    weights: dict[str, int]
-    crisis_weights: dict[str, int]
+    weights: Table
+    crisis_weights: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,11 @@ class Reading:
     """What the second stage makes of a message; the words that weighed most are a range."""
 
     verdict: Literal["alarm", "harmless", "unsure"]
-    level: Literal["emergency", "crisis"]
     score: float
     start: int
     end: int
+    said: Sequence[str] = ()
+    """The words that the score is of."""
 
 
 class LearnedReader:
@@ -95,14 +100,16 @@ class LearnedReader:
 
     def __init__(self, file: LearnedFile) -> None:
         self._file = file
+        self._weights, self._gaps = _gaps_apart(from_table(file.weights))
+        self._crisis_weights = from_table(file.crisis_weights)
         self._weigh = lru_cache(maxsize=20_000)(self._weigh_word)
-        self._weigh_seam = lru_cache(maxsize=20_000)(self._weigh_pieces_between)
+        self._weigh_neighbours = lru_cache(maxsize=50_000)(self._weigh_two)
 
     def read(self, tokens: Sequence[Token], lowered: bool = False) -> Reading:
         """The verdict; ``lowered``: rules found something and read it as denied, past or asked."""
         words, places = words_to_weigh(tokens)
         if not words:
-            return Reading("unsure", "emergency", 0.0, 0, 0)
+            return Reading("unsure", 0.0, 0, 0)
         sums = self._sums(words)
         score, first, last = _highest(sums)
         score = self._file.bias + self._file.scale * score
@@ -110,13 +117,20 @@ class LearnedReader:
         verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
         long = len(words) > _WINDOW + _STEP
         alarm_at = self._file.alarm_at + _LOWERED * lowered + _LONG * long
-        shortest = SHORTEST_DOUBTED if lowered else _SHORTEST_ALARM
+        shortest = _SHORTEST_LOWERED if lowered else _SHORTEST_ALARM
         if score >= alarm_at and len(words) >= shortest:
             verdict = "alarm"
         elif self._is_harmless(score, sums[end] - sums[start], end - start, len(words)):
             verdict = "harmless"
-        level = self._level(words[first:last])
-        return Reading(verdict, level, score, places[start], places[end - 1] + 1)
+        return Reading(verdict, score, places[start], places[end - 1] + 1, words[first:last])
+
+    def level(self, reading: Reading) -> Literal["emergency", "crisis"]:
+        """Which of the two an alarm is."""
+        weights, words = self._crisis_weights, reading.said
+        total = sum(weights.get(feature, 0) for feature in features(words))
+        total = total / (len(words) + SMOOTHING) ** 0.5
+        crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
+        return "crisis" if crisis else "emergency"
 
     def _is_harmless(self, score: float, heaviest: int, span: int, words: int) -> bool:
         """The whole message is, and even its heaviest words are: a red flag may be one of many."""
@@ -126,32 +140,35 @@ class LearnedReader:
 
     def _sums(self, words: Sequence[str]) -> list[int]:
         """Running sums of the weights; what two words share belongs to the first of them."""
-        weights, weigh, seam = self._file.weights, self._weigh, self._weigh_seam
+        weigh, neighbours, gaps = self._weigh, self._weigh_neighbours, self._gaps
         weighed: list[int] = [0]
-        for place, word in enumerate(words):
+        for place, word in enumerate(words, start=1):
             weight = weigh(word)
-            following = words[place + 1 : place + 1 + _GAP]
-            if following:
-                weight += seam(word, following[0]) + weights.get(f"{word} {following[0]}", 0)
-                for other in following[1:]:
-                    weight += weights.get(f"{word}~{other}", 0)
+            if place < len(words):
+                weight += neighbours(word, words[place])
+                if distant := gaps.get(word):
+                    for other in words[place + 1 : place + _GAP]:
+                        weight += distant.get(other, 0)
             weighed.append(weight)
         return list(accumulate(weighed))
 
     def _weigh_word(self, word: str) -> int:
-        weights = self._file.weights
+        weights = self._weights
         return sum(weights.get(feature, 0) for feature in (word, *pieces(word)))
 
-    def _weigh_pieces_between(self, word: str, other: str) -> int:
-        weights = self._file.weights
-        return sum(weights.get(feature, 0) for feature in pieces_between(word, other))
+    def _weigh_two(self, word: str, other: str) -> int:
+        weights = self._weights
+        both = (f"{word} {other}", *pieces_between(word, other))
+        return sum(weights.get(feature, 0) for feature in both)
 
-    def _level(self, words: Sequence[str]) -> Literal["emergency", "crisis"]:
-        weights = self._file.crisis_weights
-        total = sum(weights.get(feature, 0) for feature in features(words))
-        total = total / (len(words) + SMOOTHING) ** 0.5
-        crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
-        return "crisis" if crisis else "emergency"
+
+def _gaps_apart(weights: dict[str, int]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """All weights, and those of pairs with a gap by their first word: most words have none."""
+    gaps: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for name in [name for name in weights if "~" in name]:
+        first, _, other = name.partition("~")
+        gaps[first][other] = weights.pop(name)
+    return weights, dict(gaps)
 
 
 def load_learned(file: Traversable) -> LearnedReader:
@@ -220,8 +237,8 @@ def _number(word: str) -> str:
 def _played_down(words: Sequence[str]) -> Iterator[int]:
     place = 0
     while place < len(words):
-        for phrase in _PLAYED_DOWN:
-            if words[place] == phrase[0] and tuple(words[place : place + len(phrase)]) == phrase:
+        for phrase in _PLAYED_DOWN_FROM.get(words[place], ()):
+            if tuple(words[place : place + len(phrase)]) == phrase:
                 yield from range(place, place + len(phrase))
                 place += len(phrase) - 1
                 break

@@ -111,6 +111,7 @@ class Cues(Strict):
     past: list[_Sentence] = []
     not_past: list[_Sentence] = []
     past_stops: list[_Sentence] = []
+    resolved: list[_Sentence] = []
     present: list[_Sentence] = []
     hypothetical: list[_Sentence] = []
     not_hypothetical: list[_Sentence] = []
@@ -175,7 +176,7 @@ class _Loader(yaml.CSafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are all different."""
         keys = [key.value for key, _ in node.value]
-        for place, key in enumerate(keys):
+        for place, key in enumerate(keys if len({*map(str, keys)}) < len(keys) else ()):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key!r} is there twice", node.value[place][0].start_mark

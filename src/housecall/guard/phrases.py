@@ -77,11 +77,19 @@ Elements = tuple[Element, ...]
 Concepts = Mapping[str, Element]
 
 
-def parse(pattern: str, spellings: Spellings, concepts: Concepts) -> list[Elements]:
-    """The alternatives of a pattern. Raises PhraseError."""
-    parser = _Parser(pattern, spellings, concepts)
+def parse(
+    pattern: str,
+    spellings: Spellings,
+    concepts: Concepts,
+    read: dict[str, Elements] | None = None,
+) -> list[Elements]:
+    """The alternatives of a pattern. Raises PhraseError.
+
+    Patterns of one language share their words: ``read`` keeps what was made of each.
+    """
+    parser = _Parser(pattern, spellings, concepts, {} if read is None else read)
     options = parser.alternatives()
-    if parser.next_token():
+    if parser.token:
         raise PhraseError("')' without '('")
     if not all(has_words(option) for option in options):
         raise PhraseError("it could match without any word: name a word that must be there")
@@ -98,17 +106,17 @@ def has_words(elements: Elements) -> bool:
 
 
 class _Parser:
-    """Reads one pattern from left to right."""
+    """Reads one pattern from left to right; ``token`` is what comes next, empty at the end."""
 
-    def __init__(self, pattern: str, spellings: Spellings, concepts: Concepts) -> None:
-        self._tokens = _TOKEN.findall(fold(pattern))
+    def __init__(
+        self, pattern: str, spellings: Spellings, concepts: Concepts, read: dict[str, Elements]
+    ) -> None:
+        self._tokens = [*_TOKEN.findall(fold(pattern)), ""]
+        self.token = self._tokens[0]
         self._place = 0
         self._spellings = spellings
         self._concepts = concepts
-
-    def next_token(self) -> str:
-        """The token to be read next, empty at the end."""
-        return self._tokens[self._place] if self._place < len(self._tokens) else ""
+        self._read = read
 
     def alternatives(self) -> list[Elements]:
         """``a b|c``, up to a closing bracket or the end."""
@@ -117,25 +125,30 @@ class _Parser:
             options.append(self._sequence())
         return options
 
+    def _next(self) -> None:
+        self._place += 1
+        self.token = self._tokens[self._place]
+
     def _take(self, token: str) -> bool:
-        taken = self.next_token() == token
-        self._place += taken
-        return taken
+        if self.token != token:
+            return False
+        self._next()
+        return True
 
     def _sequence(self) -> Elements:
         elements: list[Element] = []
-        while self.next_token() not in ("", "|", ")"):
+        while self.token not in ("", "|", ")"):
             elements.extend(self._item())
         if not elements:
             raise PhraseError("nothing stands where a word should")
         return tuple(elements)
 
     def _item(self) -> Elements:
-        token = self.next_token()
-        self._place += 1
-        if token.startswith("~"):
+        token = self.token
+        self._next()
+        if token[0] == "~":
             return (_gap(token),)
-        if token.startswith("<"):
+        if token[0] == "<":
             item = self._named(token)
         elif token == "(":
             item = (choice(self.alternatives()),)
@@ -144,7 +157,9 @@ class _Parser:
         elif token == "?":
             raise PhraseError("'?' must follow a choice or a concept: (word)?")
         else:
-            return self._words(token)
+            item = self._read.get(token) or self._words(token)
+            self._read[token] = item
+            return item
         return (Choice((item, ())),) if self._take("?") else item
 
     def _named(self, token: str) -> Elements:

@@ -102,6 +102,7 @@ class _Compiler:
         self.cues: list[tuple[str, str, Elements]] = []
         self._concepts: dict[str, Element] = {}
         self._asked: set[str] = set()
+        self._read: dict[str, Elements] = {}
 
     def add_concepts(self, file: str, pack: Pack) -> None:
         for name, patterns in pack.concepts.items():
@@ -164,7 +165,7 @@ class _Compiler:
 
     def _compile(self, pattern: str, file: str, what: str) -> list[Elements]:
         try:
-            return parse(pattern, self.spellings, self._concepts)
+            return parse(pattern, self.spellings, self._concepts, self._read)
         except PhraseError as error:
             problem = f"pattern {pattern!r}: {error}"
             raise self._error(file, what, problem, pattern) from error

@@ -13,13 +13,12 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from housecall.guard.phrases import Choice, Element, Elements, Gap, Number, Word
+from housecall.guard.phrases import Elements, Gap
+from housecall.guard.symbols import Either, Step, Symbols, needed_in
 from housecall.guard.text import Break, Text
 
 MOST_PLACES = 64
 """Places of one phrase that are looked at; see ``Search.find``."""
-
-_MOST_REMEMBERED = 20_000
 
 
 class Hit(NamedTuple):
@@ -36,23 +35,13 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Either:
-    """A choice between sequences, each with the symbols it can't do without."""
-
-    options: tuple[tuple[frozenset[int], tuple[_Step, ...]], ...]
-
-
-_Step = int | Gap | _Either
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Phrase:
     kind: str
     name: str
     needed: frozenset[int]
     either: tuple[frozenset[int], ...]  # of each set a match has one at least
-    steps: tuple[_Step, ...]
-    backwards: tuple[_Step, ...]
+    steps: tuple[Step, ...]
+    backwards: tuple[Step, ...]
 
 
 class Search:
@@ -65,7 +54,7 @@ class Search:
         self, phrases: Sequence[tuple[str, str, Elements]], gap_stops: Container[str] = ()
     ) -> None:
         self._gap_stops = gap_stops
-        self._symbols = _Symbols()
+        self._symbols = Symbols()
         compiled = [self._compile(*phrase) for phrase in phrases]
         shared = Counter(symbol for _, anchors in compiled for one in anchors for symbol in one)
         self._by_symbol: defaultdict[int, list[_Phrase]] = defaultdict(list)
@@ -105,80 +94,7 @@ class Search:
         steps = self._symbols.steps(elements)
         anchors = _anchors(steps)
         either = tuple(anchor for anchor in anchors if len(anchor) > 1)
-        return _Phrase(kind, name, _needed(steps), either, steps, _reversed(steps)), anchors
-
-
-class _Symbols:
-    """Numbers for the words of the phrases: one for each set of forms."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[Element, int] = {}
-        self._by_word: defaultdict[str, list[int]] = defaultdict(list)
-        self._by_prefix: defaultdict[str, list[int]] = defaultdict(list)
-        self._ranges: list[tuple[Number, int]] = []
-        self._choices: dict[int, tuple[Choice, _Either]] = {}
-        self._prefix_lengths: list[int] = []
-        self._remembered: dict[str, tuple[int, ...]] = {}
-
-    def steps(self, elements: Elements) -> tuple[_Step, ...]:
-        """The elements with numbers for words."""
-        return tuple(self._step(element) for element in elements)
-
-    def masks(self, text: Text) -> dict[int, int]:
-        """For each symbol in the text the places it stands at."""
-        places: dict[str, int] = {}
-        for place, word in enumerate(text.words):
-            places[word] = places.get(word, 0) | 1 << place
-        masks: dict[int, int] = {}
-        for word, mask in places.items():
-            for symbol in self._of(word):
-                masks[symbol] = masks.get(symbol, 0) | mask
-        return masks
-
-    def _of(self, word: str) -> tuple[int, ...]:
-        found = self._remembered.get(word)
-        if found is None:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[word] = tuple(self._look_up(word))
-        return found
-
-    def _look_up(self, word: str) -> Iterator[int]:
-        yield from self._by_word.get(word, ())
-        for length in self._prefix_lengths:
-            if length > len(word):
-                break
-            yield from self._by_prefix.get(word[:length], ())
-        if word[:1].isdigit():
-            yield from (symbol for number, symbol in self._ranges if number.matches(word))
-
-    def _step(self, element: Element) -> _Step:
-        if isinstance(element, Gap):
-            return element
-        if isinstance(element, Choice):
-            return self._either(element)
-        if element not in self._numbers:
-            self._add(element, len(self._numbers))
-        return self._numbers[element]
-
-    def _add(self, element: Word | Number, symbol: int) -> None:
-        self._numbers[element] = symbol
-        if isinstance(element, Number):
-            self._ranges.append((element, symbol))
-            return
-        for word in element.words:
-            self._by_word[word].append(symbol)
-        for prefix in element.prefixes:
-            self._by_prefix[prefix].append(symbol)
-            self._prefix_lengths = sorted({*self._prefix_lengths, len(prefix)})
-
-    def _either(self, choice: Choice) -> _Either:
-        """The same choice gives the same object, so that a concept is looked up once a message."""
-        if id(choice) not in self._choices:
-            options = [self.steps(option) for option in choice.options]
-            either = _Either(tuple((_needed(steps), steps) for steps in options))
-            self._choices[id(choice)] = choice, either  # the choice is kept: its id stays taken
-        return self._choices[id(choice)][1]
+        return _Phrase(kind, name, needed_in(steps), either, steps, _reversed(steps)), anchors
 
 
 class _Run:
@@ -195,8 +111,8 @@ class _Run:
             if word in gap_stops:
                 self._stops |= 1 << place
         self._passable = self._joined & ~self._stops
-        self._possible: dict[_Either, list[tuple[_Step, ...]]] = {}
-        self._followed: dict[tuple[_Either, int, int], tuple[int, int]] = {}
+        self._possible: dict[Either, list[tuple[Step, ...]]] = {}
+        self._followed: dict[tuple[Either, int, int], tuple[int, int]] = {}
 
     def spans(self, phrase: _Phrase, near: int) -> Iterator[tuple[int, int, bool]]:
         """The longest match from each place, and whether there are more than were looked at."""
@@ -213,7 +129,7 @@ class _Run:
                 end = self._follow(phrase.steps, 1 << start, 0)[1].bit_length() - 1
             yield start, end, flood
 
-    def _follow(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
+    def _follow(self, steps: Sequence[Step], fresh: int, moved: int) -> tuple[int, int]:
         """Places reached: ``fresh`` before the first word of a phrase, ``moved`` after it."""
         joined, masks = self._joined, self._masks
         for step in steps:
@@ -231,15 +147,22 @@ class _Run:
                 return 0, 0
         return fresh, moved
 
-    def _choose(self, either: _Either, fresh: int, moved: int) -> tuple[int, int]:
+    def _choose(self, either: Either, fresh: int, moved: int) -> tuple[int, int]:
         """A choice, followed once from the same places: concepts stand in many phrases."""
         key = (either, fresh, moved)
-        if key not in self._followed:
-            options = self._options(either)
-            self._followed[key] = _union(self._follow(one, fresh, moved) for one in options)
-        return self._followed[key]
+        found = self._followed.get(key)
+        if found is None:
+            begin, masks = (moved & self._joined) | fresh, self._masks
+            all_fresh = all_moved = 0
+            for option in self._options(either):
+                if option and type(option[0]) is int and not masks[option[0]] & begin:
+                    continue  # it begins nowhere here
+                one, other = self._follow(option, fresh, moved)
+                all_fresh, all_moved = all_fresh | one, all_moved | other
+            found = self._followed[key] = all_fresh, all_moved
+        return found
 
-    def _back(self, steps: Sequence[_Step], fresh: int, moved: int) -> tuple[int, int]:
+    def _back(self, steps: Sequence[Step], fresh: int, moved: int) -> tuple[int, int]:
         """The same from the ends to the starts, through steps in reverse."""
         for step in steps:
             if isinstance(step, int):
@@ -255,7 +178,7 @@ class _Run:
                 fresh, moved = _union(self._back(one, fresh, moved) for one in options)
         return fresh, moved
 
-    def _options(self, either: _Either) -> list[tuple[_Step, ...]]:
+    def _options(self, either: Either) -> list[tuple[Step, ...]]:
         """The options of a choice whose words are in the text."""
         if either not in self._possible:
             fits = self._present.issuperset
@@ -279,21 +202,17 @@ def _union(reached: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return fresh, moved
 
 
-def _reversed(steps: Sequence[_Step]) -> tuple[_Step, ...]:
+def _reversed(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def _needed(steps: Iterable[_Step]) -> frozenset[int]:
-    return frozenset(step for step in steps if isinstance(step, int))
-
-
-def _anchors(steps: Iterable[_Step]) -> list[frozenset[int]]:
+def _anchors(steps: Iterable[Step]) -> list[frozenset[int]]:
     """Sets of symbols of which a match has at least one."""
     found: list[frozenset[int]] = []
     for step in steps:
         if isinstance(step, int):
             found.append(frozenset({step}))
-        elif isinstance(step, _Either):
+        elif isinstance(step, Either):
             options = [_anchors(option) for _, option in step.options]
             if all(options):
                 found.append(frozenset().union(*(min(one, key=len) for one in options)))

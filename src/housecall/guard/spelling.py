@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 
 _LEET = str.maketrans("0134578", "oieastb")
 _REPEATED = re.compile(r"([^\W\d_])\1{2,}")
@@ -53,11 +54,16 @@ class Speller:
         self._known = self._vocabulary | frozenset(real_words) | spellings.keys()
         self._parts = self._vocabulary | frozenset(prefixes)
         self._remembered: dict[str, tuple[str, ...]] = {}
-        self._by_gap: defaultdict[str, set[str]] = defaultdict(set)
-        for word in {*self._vocabulary, *spellings}:
+
+    @cached_property
+    def _by_gap(self) -> Mapping[str, set[str]]:
+        """Words by what is left of them without a letter; made for the first word to be mended."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for word in {*self._vocabulary, *self._spellings}:
             if _SHORTEST_MENDED <= len(word) <= _LONGEST_MENDED and word.isalpha():
                 for form in _with_one_letter_less(word):
-                    self._by_gap[form].add(word)
+                    found[form].add(word)
+        return found
 
     def __call__(self, word: str) -> tuple[str, ...]:
         """The words that a folded word stands for."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from housecall.artifact import Artifact, Draft, create, hash_file, write_json
 from housecall.config import BaseConfig
-from housecall.errors import ArtifactError, ConfigError, MissingPackage
+from housecall.errors import ArtifactError, ConfigError, MissingPackage, reason_of
 from housecall.gguf.llama import check_architecture
 from housecall.progress import bar
 from housecall.steps.base import (
@@ -95,11 +95,10 @@ def _hub_folder(name: str) -> tuple[Path, str]:
             snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES)
         )
     except Exception as error:  # many libraries' errors mean one thing here
-        reason = " ".join(str(error).split())[:100]
         raise ConfigError(
             f"base.source hub:{name}: could not be had from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}); without a network give a folder that holds "
-            "the model: --set base.source=FOLDER"
+            f"({type(error).__name__}: {reason_of(error)}); without a network give a folder "
+            "that holds the model: --set base.source=FOLDER"
         ) from error
     return snapshot, snapshot.name
 

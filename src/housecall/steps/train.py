@@ -44,7 +44,7 @@ def run(config: TrainConfig, base: Artifact, dataset: Artifact, out: Path) -> Ar
     processes = Processes(config.trackers, settings, out.parent / "trackers")
     checkpoint = CheckpointFile(out, [settings, base.sha256, dataset.sha256])
     held_out = take_tokens(rows["validation"], config.eval_tokens)
-    trainer = Trainer(config, base.path, rows["train"], held_out, checkpoint, processes)
+    trainer = Trainer(config, base.path, rows["train"], held_out, checkpoint, processes, estimate)
     sample = take_tokens(rows["train"], config.eval_tokens)
     progress = trainer.train(sample)
     trainer.use(trainer.best)

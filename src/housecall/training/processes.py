@@ -17,6 +17,9 @@ import torch
 from housecall.errors import MissingPackage
 from housecall.machine import process_count, process_rank
 
+# The whole of MLflow wants an older pyarrow than datasets; its small package has what is needed.
+_PIP = {"mlflow": "mlflow-skinny"}
+
 
 class Processes:
     """The processes of this training, and the trackers that are told of its figures."""
@@ -28,7 +31,7 @@ class Processes:
             return
         for name in trackers:
             if importlib.util.find_spec(name) is None:
-                raise MissingPackage(f"train.trackers names {name}", name)
+                raise MissingPackage(f"train.trackers names {name}", _PIP.get(name, name))
         from accelerate import Accelerator
         from accelerate.utils import ProjectConfiguration
 
@@ -39,8 +42,9 @@ class Processes:
         )
         if trackers:
             folder.mkdir(parents=True, exist_ok=True)
-            # MLflow alone would write where the program was started.
+            # MLflow alone would write where the program was started, and tell its makers of it.
             os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str))}
             self._accelerator.init_trackers("housecall", config=plain)
 

@@ -16,6 +16,7 @@ from housecall.chat_template import Encoded
 from housecall.config import TrainConfig
 from housecall.errors import HousecallError
 from housecall.progress import bar
+from housecall.training import memory
 from housecall.training.batches import (
     Packed,
     Step,
@@ -30,11 +31,15 @@ from housecall.training.processes import Processes
 
 Weights = dict[str, torch.Tensor]
 
+_STEPS_BETWEEN_GIVING_BACK = 4
+"""Pages given back must be cleared by the system when they are taken again, about 0.2 s a GB."""
+
 
 class Trainer:
     """A decoder, its optimiser and its checkpoint.
 
-    ``train`` and ``held_out`` are the conversations that are learned and those that judge.
+    ``rows`` and ``held_out`` are the conversations that are learned and those that judge;
+    ``memory_limit`` is how many bytes the process may hold before unused ones are given back.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class Trainer:
         held_out: Sequence[Encoded],
         checkpoint: CheckpointFile,
         processes: Processes,
+        memory_limit: int | None = None,
     ) -> None:
         self.config, self.processes = config, processes
+        self._memory_limit = memory_limit
         self.device = pick_device()
         self.dtype = training_dtype(self.device, config.precision)
         self.decoder = Decoder(base, config, self.dtype, self.device)
@@ -98,6 +105,8 @@ class Trainer:
                 progress.history.append(entry)
                 self.processes.log(entry, progress.step)
                 shown.advance(note=_note(entry))
+                if self._memory_limit and progress.step % _STEPS_BETWEEN_GIVING_BACK == 0:
+                    memory.give_back(self._memory_limit)
                 if time.monotonic() - saved >= self.config.checkpoint_seconds:
                     self._save(progress)
                     saved = time.monotonic()
