@@ -196,7 +196,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("may not mount here")
     try:
         old = make(disk / "a")
-        for fill in (fill_with_bytes, fill_with_tensors):
+        for fill in (fill_with_bytes, fill_with_tensors, fill_with_gguf):
             with pytest.raises(ArtifactError, match="no space left on the disk"):
                 fill(disk / "a")
             assert Artifact.load(disk / "a") == old
@@ -216,6 +216,17 @@ def fill_with_tensors(out: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     with create(out, "dataset", config={}) as draft:
         safetensors.save_file({"x": numpy.ones(250_000)}, draft.path / "x.safetensors")
+
+
+def fill_with_gguf(out: Path) -> None:
+    """The disk is full in the middle of a tensor."""
+    numpy = pytest.importorskip("numpy")
+    gguf = pytest.importorskip("gguf")
+    files = pytest.importorskip("housecall.gguf.files")
+    info = files.TensorInfo("x", (250_000,), gguf.GGMLQuantizationType.F32)
+    with create(out, "variant", config={}) as draft:
+        packed = [numpy.ones(250_000, dtype=numpy.float32)]
+        files.write_gguf(draft.path / "x.gguf", {"general.architecture": "llama"}, [info], packed)
 
 
 # When it is read

@@ -12,7 +12,9 @@ import jsonschema
 import pytest
 
 from housecall.bench.compare import as_json, compare, notes
+from housecall.bench.compare import table as comparison_table
 from housecall.bench.report import SCHEMA, Report, read_report, schema
+from housecall.commands.benching import compare as compare_runs
 from housecall.errors import ArtifactError
 from housecall.pipeline import Run, is_done
 
@@ -109,6 +111,37 @@ def test_a_bench_beside_itself_has_no_difference(report: Report) -> None:
     assert all(p.ratio == 1 and not p.differs for p in pairs)
     assert all("machines" not in note for note in notes(report, report))
     json.dumps(as_json(report, report))
+
+
+@pytest.mark.parametrize(
+    ("other", "titles"),
+    [("runs/copy", ("run", "copy")), ("laptop/run", ("runs/run", "laptop/run"))],
+)
+def test_the_two_that_are_compared_are_told_apart(
+    measured: Run,
+    other: str,
+    titles: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A copy's report says the name of the run that was measured."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/run", other):
+        Path(folder, "bench").mkdir(parents=True)
+        for file in ("recipe.yaml", "bench/manifest.json", "bench/report.json"):
+            shutil.copy(measured.path / file, Path(folder, file))
+    compare_runs("run", other, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["run"], found["other"]) == titles
+    compare_runs("run", other, as_json=False)
+    assert f"{titles[0]} beside {titles[1]}" in capsys.readouterr().out
+
+
+def test_large_figures_are_written_out(report: Report) -> None:
+    """Not as 1.63e+04."""
+    cells = [cell for row in comparison_table(report, report).rows for cell in row]
+    assert not [cell for cell in cells if "e+" in cell]
 
 
 def test_other_bytes_of_the_same_size_are_not_what_was_measured(

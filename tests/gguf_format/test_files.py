@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,17 @@ def test_an_error_while_writing_closes_the_file(tmp_path: Path) -> None:
         write_gguf(tmp_path / "x.gguf", FIELDS, infos, broken())
     with pytest.raises(ArtifactError):
         GgufFile(tmp_path / "x.gguf")
+
+
+def test_the_system_s_reason_is_kept_where_a_tensor_does_not_fit(tmp_path: Path) -> None:
+    """A full disk is told by its number; numpy's ``tofile`` has only counts of what it wrote."""
+    infos = [TensorInfo("a", (1 << 20,), Type.F32)]
+    packed = [np.ones(1 << 20, dtype=np.float32)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_gguf(tmp_path / "x.gguf", FIELDS, infos, packed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG

@@ -127,7 +127,9 @@ _NAMES = {
 
 
 def _value(pair: Pair, value: float) -> str:
-    return f"{value / 1e6:.1f}" if pair.figure in ("peak_memory_bytes", "bytes") else f"{value:.3g}"
+    if pair.figure in ("peak_memory_bytes", "bytes"):
+        return f"{value / 1e6:.1f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ratio(pair: Pair) -> str:

@@ -63,7 +63,15 @@ def bench(
 def compare(name: str | None, other: str, as_json: bool) -> None:
     """Two runs that were measured, side by side."""
     reports = (f"{FULL}/{REPORT}", f"{QUICK}/{REPORT}")
-    ours, theirs = (_measured(find_run(n, needs=reports)) for n in (name, other))
+    runs = [find_run(n, needs=reports) for n in (name, other)]
+    titles = [run.resolve().name for run in runs]
+    if titles[0] == titles[1]:  # one run on two machines
+        titles = [str(run) for run in runs]
+    ours, theirs = (
+        # A run that was copied or moved has the name that it has now.
+        _measured(run).model_copy(update={"run": title})
+        for run, title in zip(runs, titles, strict=True)
+    )
     if as_json:
         click.echo(json.dumps(comparison_json(ours, theirs), indent=2, ensure_ascii=False))
         return

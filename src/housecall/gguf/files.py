@@ -149,8 +149,20 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for data in packed:
-            writer.write_tensor_data(data)
+        _write_tensors(writer, tensors, packed)
+
+
+def _write_tensors(
+    writer: GGUFWriter, tensors: Sequence[TensorInfo], packed: Iterable[NDArray[Any]]
+) -> None:
+    """What the writer would do with numpy's ``tofile``, whose error does not tell a full disk."""
+    assert writer.fout is not None
+    stream = writer.fout[0]
+    for tensor, data in zip(tensors, packed, strict=True):
+        assert data.nbytes == tensor.nbytes, tensor.name
+        writer.write_padding(stream, stream.tell())
+        stream.write(np.ascontiguousarray(data).data)
+        writer.write_padding(stream, tensor.nbytes)
 
 
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:
