@@ -34,6 +34,7 @@ FOLDS, RIDGE, CRISIS_RIDGE = 12, 0.25, 0.25
 FALSE_ALARMS = (0.02, 0.03, 0.05, 0.08)
 
 COMMON = 60
+"""Messages from which on a feature has a column of a matrix: rarer ones go pair by pair."""
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Whole = np.ndarray[Any, np.dtype[np.int64]]

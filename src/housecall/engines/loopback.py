@@ -1,7 +1,7 @@
 """HTTP/1.1 to a server on this machine, spoken by h11 over plain sockets: one connection each.
 
-A general client costs about twice as much for each token of a stream, and the processor that it
-takes is the engine's.
+A general client (httpx) costs about 1.6 times as much for each token of a stream, and the processor
+that it takes is the engine's.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ _LIBRARIES = 700_000_000
 
 _TEMPORARY = 1.15
 """What the allocator and short-lived results add. Both were chosen by four measured trainings of
-SmolLM2 and TinyLlama's shape: the estimate was within 8 % of their peaks (docs/results.md)."""
+SmolLM2 and TinyLlama's shape. The heap can grow past it between steps (see ``give_back``): SmolLM2
+on long rows then peaks about a fifth higher, TinyLlama's shape does not (docs/results.md)."""
 
 
 def needed(config: TrainConfig, base: Mapping[str, Any], longest: int, dtype: torch.dtype) -> int:

@@ -32,7 +32,7 @@ from housecall.training.processes import Processes
 Weights = dict[str, torch.Tensor]
 
 _STEPS_BETWEEN_GIVING_BACK = 2
-"""Pages given back must be cleared by the system when they are taken again, about 0.2 s a GB."""
+"""Pages given back cost time when they are taken again: docs/results.md has peaks and speeds."""
 
 
 class Trainer:
