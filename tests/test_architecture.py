@@ -24,7 +24,7 @@ LAYERS = (
     "progress",
     # 1 one thing each
     "settings config artifact locks template_sandbox",
-    "recipe",
+    "recipe journal",
     "gguf/__init__ gguf/header gguf/kernels gguf/mixture",
     "chat_template readers lineage weights gguf/llama",
     "run_report",

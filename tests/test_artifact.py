@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from housecall import artifact
-from housecall.artifact import Artifact, Journal, create, write_json
+from housecall.artifact import Artifact, create, write_json
 from housecall.errors import ArtifactError
+from housecall.journal import Journal
 
 
 def make(out: Path, text: str = "first", parents: list[Artifact] | None = None) -> Artifact:

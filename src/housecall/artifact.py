@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,38 +163,6 @@ def create(
         _remove(temporary)
 
 
-class Journal:
-    """Finished pieces of a step that is not done yet, so that an interrupted step goes on.
-
-    ``identity`` is what the pieces depend on; a journal of another identity is forgotten.
-    """
-
-    def __init__(self, out: Path, identity: Any) -> None:
-        self._path = out.parent / f".{out.name}.journal"
-        text = json.dumps(identity, sort_keys=True)
-        self._identity = hashlib.sha256(text.encode()).hexdigest()
-        self._pieces: dict[str, Any] = {}
-        try:
-            saved = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if saved["identity"] == self._identity:
-            self._pieces = saved["pieces"]
-
-    def get(self, key: str) -> Any:
-        """A piece that was finished before, or None."""
-        return self._pieces.get(key)
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a finished piece (plain JSON)."""
-        self._pieces[key] = value
-        write_json(self._path, {"identity": self._identity, "pieces": self._pieces})
-
-    def forget(self) -> None:
-        """The step is done."""
-        self._path.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -239,10 +208,11 @@ def _mend(folder: Path) -> str:
 def _check_file(folder: Path, entry: Mapping[str, Any], verify: bool) -> None:
     path, size, sha256 = folder / entry["path"], int(entry["bytes"]), entry["sha256"]
     try:
-        found_size = path.stat().st_size
+        state = path.stat()
+        found_size = state.st_size
         if found_size == size and not verify:
             return
-        found = hash_file(path)
+        found = _hash_once(path, state.st_ino, found_size, state.st_mtime_ns)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing: {_mend(folder)}") from None
     except OSError as error:
@@ -252,6 +222,12 @@ def _check_file(folder: Path, entry: Mapping[str, Any], verify: bool) -> None:
             f"{path}: damaged or changed (expected sha256 {sha256} of {size} bytes, "
             f"found {found} of {found_size} bytes): {_mend(folder)}"
         )
+
+
+@lru_cache(maxsize=1024)
+def _hash_once(path: Path, *_state: int) -> str:
+    """The hash of a file; steps of one command ask for it again of a file that did not change."""
+    return hash_file(path)
 
 
 def _inherited(parents: Sequence[Artifact]) -> dict[str, Any]:

@@ -117,12 +117,13 @@ def _may_run(step: str) -> None:
 def is_done(run: Run, step: str, *, verify: bool = True) -> bool:
     """True when a step's artifacts are there, whole, and made from what is there now.
 
-    A bench is of bytes, and hashing all variants takes seconds: without ``verify`` their sizes do.
+    A gate and a bench are of bytes, and hashing all variants takes seconds: without ``verify``
+    their sizes do.
     """
     try:
         if not _artifacts_match(run, step) or not _EXTRA.get(step, _nothing_more)(run):
             return False
-        if verify and step == "bench":
+        if verify and step in ("quantize", "gate", "bench"):
             for fmt in run.recipe.quantize.formats:
                 _verified(run, f"variants/{fmt}")
     except ArtifactError:

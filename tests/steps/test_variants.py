@@ -81,6 +81,17 @@ def test_one_changed_byte_is_named_with_both_hashes(copy: Run) -> None:
         served_model(str(copy.path))
 
 
+def test_changed_bytes_of_any_variant_are_not_done_before(copy: Run) -> None:
+    file = copy.path / "variants" / "gguf-q8_0" / "model.gguf"
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    for step in ("quantize", "gate"):
+        assert not is_done(copy, step)
+        with pytest.raises(ArtifactError, match=r"gguf-q8_0/model.gguf: damaged or changed"):
+            execute(copy, start=step, stop=step)
+
+
 def test_a_moved_run_is_whole_and_names_its_chain(copy: Run, tiny_run: Run) -> None:
     assert all(is_done(copy, step) for step in STEPS[:-1])
     moved = chain(copy.artifact("variants/gguf-q4_k_m"))

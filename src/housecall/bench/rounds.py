@@ -12,7 +12,6 @@ from functools import partial
 
 from pydantic import TypeAdapter
 
-from housecall.artifact import Journal
 from housecall.bench.base import Subject, Tell, Visit, Visits, Work, plain
 from housecall.bench.gguf import visit_gguf
 from housecall.bench.load import Watch
@@ -21,6 +20,7 @@ from housecall.bench.report import Limits
 from housecall.bench.server import visit_server
 from housecall.engines.tuning import Tuning
 from housecall.errors import HousecallError
+from housecall.journal import Journal
 
 _VISIT: TypeAdapter[Visit] = TypeAdapter(Visit)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import housecall
-from housecall.artifact import MANIFEST, Artifact, Journal, create, write_json
+from housecall.artifact import MANIFEST, Artifact, create, write_json
 from housecall.bench.base import Subject, Visits, Work
 from housecall.bench.pictures import draw_all
 from housecall.bench.prompts import Asker, majority, read_prompts
@@ -33,6 +33,7 @@ from housecall.checks.questions import read_questions
 from housecall.config import BenchConfig
 from housecall.engines.tuning import find_tuning
 from housecall.errors import ArtifactError
+from housecall.journal import Journal
 from housecall.lineage import GGUF_FILE
 from housecall.machine import cpu_count, describe_machine, package_versions
 from housecall.plots import require_matplotlib

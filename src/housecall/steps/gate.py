@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from housecall.artifact import MANIFEST, Artifact, Journal, create, write_json
+from housecall.artifact import MANIFEST, Artifact, create, write_json
 from housecall.checks.diagnosis import explain
 from housecall.checks.provenance import merge_fault
 from housecall.checks.questions import lay_out, read_questions
 from housecall.config import GateConfig
 from housecall.errors import ArtifactError, GateRefused
+from housecall.journal import Journal
 from housecall.lineage import GGUF_FILE
 from housecall.plots import require_matplotlib
 from housecall.progress import bar

@@ -56,10 +56,10 @@ def run(
 
 
 def _kept(out: Path, settings: dict[str, Any], parents: Sequence[Artifact]) -> Artifact | None:
-    """The artifact at ``out`` if it is whole and was made from this."""
+    """The artifact at ``out`` if it was made from this. Raises ArtifactError when it is damaged."""
     if not (out / MANIFEST).exists():
         return None
-    found = Artifact.load(out, verify=False)
+    found = Artifact.load(out)
     made_from = [parent["sha256"] for parent in found.manifest["parents"]]
     same = found.manifest["config"] == settings and made_from == [p.sha256 for p in parents]
     return found if same else None
