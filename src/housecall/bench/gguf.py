@@ -93,7 +93,7 @@ async def _visit(file: Path, work: Work, tell: Tell, tuning: Tuning) -> Visit:
 
 
 class RunningEngine:
-    """The engine's child, asked in its own terms; every prompt is read anew."""
+    """The engine's child, asked in its own terms; a prompt that is timed is read anew."""
 
     def __init__(self, client: httpx.AsyncClient, pid: int) -> None:
         self._client = client
@@ -139,7 +139,7 @@ class RunningEngine:
 
     async def answer(self, ids: Sequence[int], count: int) -> str:
         """A greedy answer to read."""
-        body = {"prompt": list(ids), "n_predict": count, "temperature": 0, "cache_prompt": False}
+        body = {"prompt": list(ids), "n_predict": count, "temperature": 0, "cache_prompt": True}
         return str((await self.probe(body))["content"]).strip()
 
     async def tokenize(self, text: str) -> list[int]:
