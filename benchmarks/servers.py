@@ -45,6 +45,10 @@ serve(lambda: create_app(parts.engine, Silent(), parts.model, parts.store, setti
 """Housecall with a guard that finds nothing: there is no such setting, on purpose."""
 
 
+SYSTEM = {"role": "system", "content": "You inform, you do not diagnose."}
+"""Said to all: without it Housecall sends the run's own and others the template's."""
+
+
 class Side(NamedTuple):
     """One server: how it is reached, its process, and the seconds until it answered."""
 
@@ -68,7 +72,7 @@ async def ask(side: Side, prompt: str, tokens: int, **more: Any) -> Answered:
     """One greedy streamed chat answer, the same request to every server."""
     body = {
         "model": side.model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [SYSTEM, {"role": "user", "content": prompt}],
         "max_tokens": tokens,
         "temperature": 0,
         "stream": True,

@@ -24,15 +24,13 @@ from housecall.types import Message
 FILE = Path(str(resources.files("housecall.guard") / "learned.json"))
 
 
-def reader(
-    weights: dict[str, int], alarm_at: float = 1.0, doubt_below: float = -1.0
-) -> LearnedReader:
+def reader(weights: dict[str, int], scale: float = 1.0) -> LearnedReader:
     """A reader that knows a few words only."""
     return LearnedReader(
         LearnedFile(
-            trained_on="", scale=1.0, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
-            alarm_at=alarm_at, doubt_below=doubt_below, weights=to_table(weights),
-            crisis_weights=to_table({"gone": 9}),
+            trained_on="", scale=scale, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
+            alarm_at=0.2, rule_weights={"emergency": 0.25, "crisis": 1.0, "lowered": 0.0},
+            weights=to_table(weights), crisis_weights=to_table({"gone": 9}),
         )
     )  # fmt: skip
 
@@ -75,15 +73,24 @@ def test_it_withdraws_an_emergency_and_says_so() -> None:
     assert {"chest-pain", "learned:harmless"} <= {match.rule for match in result.matches}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pancakes, pancakes and i want to kill myself, pancakes",
-        "pancakes, me duele mucho el pecho y no puedo respirar",
-    ],
-)
-def test_it_withdraws_no_crisis_and_no_other_language(text: str) -> None:
-    assert guard_with(reader(HARMLESS)).check(text).level in ("crisis", "emergency")
+def test_a_crisis_is_withdrawn_on_far_less_than_an_emergency() -> None:
+    emergency = "pancakes, pancakes and chest pain, then pancakes again and pancakes"
+    crisis = "pancakes, pancakes and i want to kill myself, then pancakes again and pancakes"
+    for scale, expected in ((0.0001, ["emergency", "crisis"]), (0.008, ["none", "crisis"])):
+        guard = guard_with(reader(HARMLESS, scale))
+        assert [guard.check(text).level for text in (emergency, crisis)] == expected
+    assert guard_with(reader(HARMLESS)).check(crisis).level == "none"
+
+
+def test_it_withdraws_nothing_of_another_language() -> None:
+    text = "pancakes, pancakes, me duele mucho el pecho y no puedo respirar, pancakes pancakes"
+    assert guard_with(reader(HARMLESS)).check(text).level == "emergency"
+
+
+def test_what_is_withdrawn_is_not_beside_a_question_about_a_dose() -> None:
+    text = "pancakes, chest pain, pancakes pancakes, how much ibuprofen may i take, pancakes"
+    assert guard_with(reader({})).check(text).level == "emergency"
+    assert guard_with(reader(HARMLESS)).check(text).level == "emergency"
 
 
 def test_it_withdraws_nothing_that_earlier_messages_led_to() -> None:
@@ -108,7 +115,7 @@ def test_playing_down_is_not_weighed() -> None:
 
 
 def test_a_red_flag_in_a_long_story_counts() -> None:
-    filler = "pancakes " * 120
+    filler = "pancakes " * 240
     learned = reader(ALARMING | HARMLESS | {"pancakes": -1})
     assert learned.read(split(filler + "plums " + filler)).verdict == "alarm"
     assert learned.read(split(filler)).verdict != "alarm"

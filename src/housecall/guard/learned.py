@@ -2,8 +2,8 @@
 
 It weighs the words of a message, pairs of neighbours, pairs with a gap, and pieces of words, and
 adds the weights up; nothing else. So it runs in plain Python, gives the same answer everywhere and
-can name the words that weighed most. It raises an alarm that no rule raised, and withdraws one
-that rules raised on words that it finds plainly harmless; a crisis is never withdrawn. The
+can name the words that weighed most. What a rule found is one more weight: so an alarm is raised
+that no rule raised, and one is withdrawn that rules raised on words that weigh plainly less. The
 weights are in ``learned.json``, made by ``benchmarks/guard_learned.py``.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -29,21 +29,18 @@ from housecall.guard.weights import Table, from_table
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
 
-SHORTEST_DOUBTED = 10
-"""Words of a message from which on an emergency is withdrawn: fewer say too little."""
+SHORTEST_DOUBTED = 6
+"""Words of a message from which on an alarm of the rules is withdrawn: fewer say too little."""
 
-_SHORTEST_ALARM, _SHORTEST_LOWERED = 4, 8
-_LONG = 0.25
-"""How much more it takes in a long message: the highest of many windows is high by chance."""
-
-_LOWERED = 0.3
-"""How much more it takes where the rules read a denial, the past or a question."""
+_SHORTEST_ALARM, _SHORTEST_LOWERED = 5, 8
+"""Words of a message from which on it may alarm where no rule does; and where rules found
+something and read it as denied, past or asked."""
 
 _GAP = 5
 _PIECES = (3, 4, 5)
 _LONGEST_WORD = 24
-_WINDOW, _STEP = 60, 20
-"""Words of a long message that are read together: a red flag in a long story stays one."""
+_WINDOW, _STEP = 120, 40
+"""Words of a message longer than both that are read together: the longest that it learned from."""
 
 _SPAN = 8
 _PLAYED_DOWN = tuple(
@@ -78,7 +75,7 @@ class LearnedFile(Strict):
     crisis_scale: float = Field(gt=0)
     crisis_bias: float
     alarm_at: float
-    doubt_below: float
+    rule_weights: dict[Literal["emergency", "crisis", "lowered"], float]
     weights: Table
     crisis_weights: Table
 
@@ -87,7 +84,7 @@ class LearnedFile(Strict):
 class Reading:
     """What the second stage makes of a message; the words that weighed most are a range."""
 
-    verdict: Literal["alarm", "harmless", "unsure"]
+    verdict: Literal["alarm", "harmless"]
     score: float
     start: int
     end: int
@@ -105,24 +102,38 @@ class LearnedReader:
         self._weigh = lru_cache(maxsize=20_000)(self._weigh_word)
         self._weigh_neighbours = lru_cache(maxsize=50_000)(self._weigh_two)
 
-    def read(self, tokens: Sequence[Token], lowered: bool = False) -> Reading:
-        """The verdict; ``lowered``: rules found something and read it as denied, past or asked."""
+    def read(
+        self,
+        tokens: Sequence[Token],
+        found: Collection[Literal["emergency", "crisis"]] = (),
+        lowered: bool = False,
+    ) -> Reading:
+        """The verdict; ``found`` are the levels that rules raise.
+
+        ``lowered``: rules found something and read it as denied, past or asked.
+        """
         words, places = words_to_weigh(tokens)
         if not words:
-            return Reading("unsure", 0.0, 0, 0)
+            return Reading("harmless", 0.0, 0, 0)
         sums = self._sums(words)
         score, first, last = _highest(sums)
         score = self._file.bias + self._file.scale * score
         start, end = _heaviest(sums, first, last)
-        verdict: Literal["alarm", "harmless", "unsure"] = "unsure"
-        long = len(words) > _WINDOW + _STEP
-        alarm_at = self._file.alarm_at + _LOWERED * lowered + _LONG * long
+        by_rules = self._file.rule_weights
+        bonus = max((by_rules[level] for level in found), default=0.0)
+        alarms = score + bonus + by_rules["lowered"] * lowered >= self._file.alarm_at
         shortest = _SHORTEST_LOWERED if lowered else _SHORTEST_ALARM
-        if score >= alarm_at and len(words) >= shortest:
-            verdict = "alarm"
-        elif self._is_harmless(score, sums[end] - sums[start], end - start, len(words)):
-            verdict = "harmless"
-        return Reading(verdict, score, places[start], places[end - 1] + 1, words[first:last])
+        if len(words) < (SHORTEST_DOUBTED if found else shortest):
+            alarms = bool(found)
+        elif len(words) > _WINDOW + _STEP:  # no window is harmless enough for all the others
+            alarms = alarms or bool(found)
+        return Reading(
+            "alarm" if alarms else "harmless",
+            score,
+            places[start],
+            places[end - 1] + 1,
+            words[first:last],
+        )
 
     def level(self, reading: Reading) -> Literal["emergency", "crisis"]:
         """Which of the two an alarm is."""
@@ -131,12 +142,6 @@ class LearnedReader:
         total = total / (len(words) + SMOOTHING) ** 0.5
         crisis = self._file.crisis_bias + self._file.crisis_scale * total > 0
         return "crisis" if crisis else "emergency"
-
-    def _is_harmless(self, score: float, heaviest: int, span: int, words: int) -> bool:
-        """The whole message is, and even its heaviest words are: a red flag may be one of many."""
-        peak = self._file.bias + self._file.scale * heaviest / (span + SMOOTHING) ** 0.5
-        short = SHORTEST_DOUBTED <= words <= _WINDOW + _STEP
-        return short and score < self._file.doubt_below and peak < 0
 
     def _sums(self, words: Sequence[str]) -> list[int]:
         """Running sums of the weights; what two words share belongs to the first of them."""
@@ -246,16 +251,14 @@ def _played_down(words: Sequence[str]) -> Iterator[int]:
 
 
 def _highest(sums: Sequence[int]) -> tuple[float, int, int]:
-    """The highest score of the message and of its windows, and the range of words it is of."""
+    """The score of the message, of a long one its highest window's, and the range it is of."""
     count = len(sums) - 1
-    best = (sums[count] / (count + SMOOTHING) ** 0.5, 0, count)
-    if count > _WINDOW + _STEP:
-        root = (_WINDOW + SMOOTHING) ** 0.5
-        for start in range(0, count - _WINDOW + _STEP, _STEP):
-            start = min(start, count - _WINDOW)
-            score = (sums[start + _WINDOW] - sums[start]) / root
-            best = max(best, (score, start, start + _WINDOW))
-    return best
+    if count <= _WINDOW + _STEP:
+        return sums[count] / (count + SMOOTHING) ** 0.5, 0, count
+    starts = [*range(0, count - _WINDOW, _STEP), count - _WINDOW]
+    start = max(starts, key=lambda start: sums[start + _WINDOW] - sums[start])
+    score = (sums[start + _WINDOW] - sums[start]) / (_WINDOW + SMOOTHING) ** 0.5
+    return score, start, start + _WINDOW
 
 
 def _heaviest(sums: Sequence[int], first: int, last: int) -> tuple[int, int]:

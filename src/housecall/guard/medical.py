@@ -26,7 +26,7 @@ from housecall.guard.rules import RuleSet, load_rules
 from housecall.guard.text import Token, split
 from housecall.types import Message
 
-_CODE_VERSION = 4
+_CODE_VERSION = 5
 """Raised whenever the code reads the same packs in another way."""
 
 PARAGRAPH = "\n\n"
@@ -42,7 +42,7 @@ OffTopic = Literal["allow", "warn", "refuse"]
 
 
 HARMLESS = "learned:harmless"
-"""The match of the second stage that withdraws an emergency."""
+"""The match of the second stage that withdraws an alarm of the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,27 +183,24 @@ class MedicalGuard:
         told_before: bool,
         lowered: bool,
     ) -> list[GuardMatch]:
-        """Raise what no rule raised; withdraw an emergency on words that are plainly harmless.
+        """Raise what no rule raised; withdraw what rules raised on words that weigh plainly less.
 
-        A crisis is never withdrawn, nor what was completed by earlier messages, nor a rule of
-        another language than the one that the weights are for, nor an emergency beside a question
-        about a dose, which sounds harmless.
+        Never withdrawn are what earlier messages completed, a rule of another language than the
+        one that the weights are for, and an alarm beside a question about a dose, which sounds
+        harmless.
         """
         assert self._learned is not None
-        reading = self._learned.read(tokens, lowered)
-        urgent = {key for key, sign in fired.items() if sign.level in ("crisis", "emergency")}
-        if reading.verdict == "unsure":
+        urgent = {k: s.level for k, s in fired.items() if s.level in ("crisis", "emergency")}
+        reading = self._learned.read(tokens, set(urgent.values()), lowered)
+        if reading.start == reading.end:
             return []
         start, end = tokens[reading.start].start, tokens[reading.end - 1].end
         if reading.verdict == "alarm" and not urgent:
             sign = Learned(self._learned.level(reading))
             fired[_FIRST_LANGUAGE, sign.rule] = sign
             return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
-        withdrawn = all(
-            language == _FIRST_LANGUAGE and sign.level == "emergency"
-            for (language, _), sign in fired.items()
-        )
-        if reading.verdict == "harmless" and urgent and withdrawn and not told_before:
+        ours = all(key in urgent and key[0] == _FIRST_LANGUAGE for key in fired)
+        if reading.verdict == "harmless" and urgent and ours and not told_before:
             for key in urgent:
                 del fired[key]
             return [GuardMatch(HARMLESS, text[start:end], start, end, "present")]
