@@ -54,7 +54,7 @@ LAYERS = (
     "guard/search",
     "guard/context",
     "guard/rules",
-    "guard/matcher",
+    "guard/matcher guard/rule_sets",
     "guard/output guard/evaluation",
     "guard/medical",
     "guard/__init__",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from housecall.commands.base import build_parts, remote_model
 from housecall.errors import ConfigError
 from housecall.guard import MedicalGuard
+from housecall.guard.medical import _check_messages
+from housecall.guard.messages import load_messages
+from housecall.guard.rule_sets import RuleSets, hash_of
 from housecall.settings import Settings
 
 SHIPPED = Path(str(resources.files("housecall.guard")))
@@ -49,6 +53,30 @@ def refused(folder: Path) -> str:
     with pytest.raises(ConfigError) as error:
         MedicalGuard.load(folder=folder)
     return str(error.value)
+
+
+def test_the_shipped_packs_are_those_that_are_compiled_here() -> None:
+    """Every language, so that at a user's they may be compiled when a message needs them."""
+    folders = sorted(one for one in (SHIPPED / "packs").iterdir() if one.is_dir())
+    folders.sort(key=lambda one: one.name != "en")
+    messages = load_messages(SHIPPED / "messages.yaml", None)
+    accept = partial(_check_messages, messages)
+    assert len(RuleSets(folders, accept, at_once=True).function_words) == len(folders)
+    found = hash_of([*folders, SHIPPED / "messages.yaml"])
+    told = (SHIPPED / "packs" / "verified.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert told == found, f"the packs or messages were edited: put {found} in verified.txt"
+
+
+def test_shipped_languages_wait_for_a_message_and_edited_ones_do_not(folder: Path) -> None:
+    guard = MedicalGuard.load(folder=folder)
+    assert set(guard._rules._compiled) == {"en"}
+    assert guard.check("me duele mucho el pecho y no puedo respirar").level == "emergency"
+    assert set(guard._rules._compiled) == {"en", "es"}
+    pack = folder / "packs" / "fr" / "language.yaml"
+    pack.write_text(pack.read_text(encoding="utf-8") + "\n# mine\n", encoding="utf-8")
+    assert len(MedicalGuard.load(folder=folder)._rules._compiled) == len(
+        [one for one in (folder / "packs").iterdir() if one.is_dir()]
+    )
 
 
 def test_a_pack_more_is_read(folder: Path) -> None:

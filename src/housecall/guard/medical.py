@@ -6,11 +6,9 @@ written by the project and not reviewed by clinicians (docs/guard.md).
 
 from __future__ import annotations
 
-import gc
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Literal
@@ -22,7 +20,8 @@ from housecall.guard.learned import LearnedReader, load_learned
 from housecall.guard.matcher import ALARMING, Matcher
 from housecall.guard.messages import Messages, Sign, load_messages
 from housecall.guard.output import OutputPolicy, OutputReader
-from housecall.guard.rules import RuleSet, load_rules
+from housecall.guard.rule_sets import RuleSets, hash_of, uncollected
+from housecall.guard.rules import RuleSet
 from housecall.guard.text import Token, split
 from housecall.types import Message
 
@@ -64,7 +63,7 @@ class MedicalGuard:
 
     def __init__(
         self,
-        rules: Sequence[RuleSet],
+        rules: RuleSets,
         detector: Detector,
         messages: Messages,
         version: str,
@@ -73,20 +72,12 @@ class MedicalGuard:
         learned: LearnedReader | None = None,
     ) -> None:
         self._learned = learned
-        self._rules = {one.language: one for one in rules}
+        self._rules = rules
         self._detector = detector
         self._messages = messages
         self._version = version
         self._off_topic = off_topic
         self._output = output
-        for language, one in self._rules.items():
-            for rule in one.rules.values():
-                name = rule.message or rule.level
-                if not messages.has(name, language):
-                    raise ConfigError(
-                        f"guard rule {rule.id!r} ({language}): messages.yaml has no message "
-                        f"{name!r} in this language"
-                    )
 
     @classmethod
     def load(
@@ -115,17 +106,18 @@ class MedicalGuard:
             )
         folders = sorted((one for one in packs.iterdir() if one.is_dir()), key=lambda f: f.name)
         folders.sort(key=lambda one: one.name != _FIRST_LANGUAGE)
-        with _uncollected():
-            rules = [load_rules(one) for one in folders]
+        messages = load_messages(folder / "messages.yaml", country)
+        edited = hash_of([*folders, folder / "messages.yaml"]) != _verified(packs)
+        rules = RuleSets(folders, partial(_check_messages, messages), at_once=edited)
+        with uncollected():
             reader = load_learned(folder / "learned.json") if learned else None
-        names = {one.language: one.function_words for one in rules}
         files = [folder / "languages.yaml", folder / "messages.yaml"]
         weights = [folder / "learned.json"] if learned else []
         return cls(
             rules,
-            Detector(names, files[0]),
-            load_messages(files[1], country),
-            _version([*folders, *files, *weights]),
+            Detector(rules.function_words, files[0]),
+            messages,
+            f"{_CODE_VERSION}-{hash_of([*folders, *files, *weights])[:16]}",
             off_topic,
             output,
             reader,
@@ -230,24 +222,19 @@ class MedicalGuard:
         return bool(detected.read) and len(tokens) < _SHORTEST_UNKNOWN
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection: all that is made stays, and looking it over costs a fifth."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _check_messages(messages: Messages, rules: RuleSet) -> None:
+    """Raises ConfigError when a rule says a message that is not there in its language."""
+    for rule in rules.rules.values():
+        name = rule.message or rule.level
+        if not messages.has(name, rules.language):
+            raise ConfigError(
+                f"guard rule {rule.id!r} ({rules.language}): messages.yaml has no message "
+                f"{name!r} in this language"
+            )
 
 
-def _version(places: Iterable[Traversable]) -> str:
-    """The code's number and a hash of all files that decide an answer."""
-    digest = hashlib.sha256()
-    for place in places:
-        files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda f: f.name)
-        for file in files:
-            if file.name.endswith((".yaml", ".txt", ".json")):
-                digest.update(f"{place.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
-    return f"{_CODE_VERSION}-{digest.hexdigest()[:16]}"
+def _verified(packs: Traversable) -> str:
+    """The hash of the packs and messages that the tests have compiled; empty without the file."""
+    file = packs / "verified.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return next((line for line in lines if not line.startswith("#")), "")

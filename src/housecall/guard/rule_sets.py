@@ -1,0 +1,87 @@
+"""The rules of all languages: the first one's at once, the others' when a message needs them.
+
+Compiling all packs takes longer than all else when the guard is loaded, and most conversations are
+in one language. Nothing wrong may stay unseen for that: only packs that the tests have compiled, by
+the hash in ``verified.txt``, wait. Packs that were edited are all compiled at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources.abc import Traversable
+from threading import Lock
+
+from housecall.guard.packs import Language, read_yaml
+from housecall.guard.rules import RuleSet, load_rules
+from housecall.guard.text import fold
+
+_FILES = (".yaml", ".txt", ".json")
+
+
+class RuleSets:
+    """Rules by language. ``accept`` sees each language's before they are used, and may raise.
+
+    Raises ConfigError for what is wrong in a pack.
+    """
+
+    def __init__(
+        self, folders: Sequence[Traversable], accept: Callable[[RuleSet], None], *, at_once: bool
+    ) -> None:
+        self._accept = accept
+        self._compiled: dict[str, RuleSet] = {}
+        self._lock = Lock()
+        with uncollected():
+            languages = [read_yaml(one / "language.yaml", Language) for one in folders]
+            self._folders = {
+                one.language: folder for one, folder in zip(languages, folders, strict=True)
+            }
+            self.function_words = {
+                one.language: frozenset(map(fold, one.function_words)) for one in languages
+            }
+            first, *others = self._folders
+            self._compile(first)
+            for language in others if at_once else ():
+                self._compile(language)
+
+    def __getitem__(self, language: str) -> RuleSet:
+        """The rules of a language, compiled now if they are not yet."""
+        found = self._compiled.get(language)
+        if found is None:
+            with self._lock, uncollected():
+                found = self._compiled.get(language) or self._compile(language)
+        return found
+
+    def __contains__(self, language: str) -> bool:
+        return language in self._folders
+
+    def _compile(self, language: str) -> RuleSet:
+        rules = load_rules(self._folders[language])
+        self._accept(rules)
+        self._compiled[language] = rules
+        return rules
+
+
+def hash_of(places: Iterable[Traversable]) -> str:
+    """SHA-256 of files and of what is in folders, independent of where they are installed."""
+    digest = hashlib.sha256()
+    for place in places:
+        files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda f: f.name)
+        for file in files:
+            if file.name.endswith(_FILES):
+                digest.update(f"{place.name}/{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: all that is made stays, and looking it over costs a fifth."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
