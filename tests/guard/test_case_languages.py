@@ -1,8 +1,8 @@
 """Messages in the other languages: floors under recall and false alarms.
 
-The texts were written before ``lay-words.yaml`` and the cues of resolved trouble, which
-were then tuned on them (at first: 52 of 106 found, 24 of 180 false). They guard against
-regressions and say little about other people's messages.
+All texts were written before the rules were tuned on them, the first 286 before
+``lay-words.yaml``, the others before ``families.yaml`` (docs/guard.md has the figures of first
+contact). They guard against regressions and say little about other people's messages.
 """
 
 from __future__ import annotations
@@ -44,3 +44,12 @@ def test_a_resolved_finding_is_past_and_a_present_one_is_not(guard: MedicalGuard
     assert guard.check(over).level == "none"
     assert {match.assertion for match in guard.check(over).matches} == {"past"}
     assert guard.check("El electro salió normal. Ahora tengo dolor de pecho").level == "emergency"
+
+
+def test_hindi_asks_at_the_end_and_a_person_who_is_here_makes_it_no_general_question(
+    guard: MedicalGuard,
+) -> None:
+    asked = guard.check("सांस रुक जाए तो क्या करना चाहिए")
+    assert asked.level == "none"
+    assert "question" in {match.assertion for match in asked.matches}
+    assert guard.check("पापा की सांस रुक रही है, क्या करना चाहिए").level == "emergency"

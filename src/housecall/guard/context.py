@@ -125,7 +125,11 @@ class Context:
         clause_start = bisect_left(self._clauses, self._clauses[start])
         # The finding may stand inside the cue: "is testicular torsion more common in boys".
         cues = self._starting("question", max(clause_start, start - _CLAUSE_REACH), start + 1)
-        return any(not self._within("personal", min(cue.end, start), clause_end) for cue in cues)
+        if any(not self._within("personal", min(cue.end, start), clause_end) for cue in cues):
+            return True
+        # Hindi and Chinese ask at the end: "of a stroke the signs what are?"
+        after = self._starting("question_after", start, min(start + _CLAUSE_REACH, clause_end))
+        return any(not self._within("personal", clause_start, cue.end) for cue in after)
 
     def _of_another(self, start: int, end: int) -> bool:
         if next(self._starting("other_person", start, end), None):

@@ -116,6 +116,7 @@ class Cues(Strict):
     hypothetical: list[_Sentence] = []
     not_hypothetical: list[_Sentence] = []
     question: list[_Sentence] = []
+    question_after: list[_Sentence] = []
     personal: list[_Sentence] = []
     other_person: list[_Sentence] = []
     first_person: list[_Sentence] = []
