@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tinyllama_shape import make_model
 
-from housecall.artifact import Journal
 from housecall.bench.base import Subject, Work
 from housecall.bench.prompts import Asker
 from housecall.bench.report import Limits
@@ -34,6 +33,7 @@ from housecall.bench.summary import Measured, busy, comparisons, model_row
 from housecall.bench.tables import verdict
 from housecall.bench.tuning import tries, tune
 from housecall.engines.tuning import Tuned, Tuning
+from housecall.journal import Journal
 from housecall.machine import cpu_count
 from housecall.progress import bar
 

@@ -25,7 +25,7 @@ from housecall.weights import Weights
 
 Importance = dict[str, NDArray[np.float32]]
 
-_BATCH = 2048  # tokens: the larger, the more activations; the smaller, the more often weights load
+_BATCH = 1024  # tokens: the larger, the more activations; the smaller, the more often weights load
 
 
 @torch.no_grad()
