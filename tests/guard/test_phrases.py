@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from housecall.guard.phrases import PhraseError, choice, parse
+from housecall.guard.places import Places
 from housecall.guard.search import Search
 from housecall.guard.spelling import Speller
 from housecall.guard.text import read_text
@@ -17,7 +18,7 @@ def find(pattern: str, text: str) -> list[str]:
     options = parse(pattern, SPELLINGS, CONCEPTS)
     search = Search([("rule", "r", elements) for elements in options], {"not"})
     read = read_text(text, Speller(SPELLINGS, []))
-    spans = [read.span(hit.start, hit.end) for hit in search.find(read)]
+    spans = [read.span(hit.start, hit.end) for hit in search.find(Places(read))]
     return [text[start:end] for start, end in spans]
 
 

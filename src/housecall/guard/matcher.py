@@ -10,6 +10,7 @@ from functools import cached_property
 from housecall.guard.base import Assertion, GuardMatch
 from housecall.guard.context import Context
 from housecall.guard.packs import Rule
+from housecall.guard.places import Places
 from housecall.guard.rules import CONCEPT, RULE, UNLESS, RuleSet, Sum
 from housecall.guard.search import Hit
 from housecall.guard.text import Token
@@ -40,7 +41,8 @@ class Matcher:
     def __init__(self, rules: RuleSet, message: str, tokens: Sequence[Token]) -> None:
         self._rules = rules
         self._text = rules.read(message, tokens)
-        self._hits = rules.search.find(self._text)
+        self._places = Places(self._text)
+        self._hits = rules.search.find(self._places)
         self._by_concept: defaultdict[str, list[Hit]] = defaultdict(list)
         for hit in self._hits:
             if hit.kind == CONCEPT:
@@ -49,11 +51,10 @@ class Matcher:
     @cached_property
     def _context(self) -> Context:
         """Made when the first finding is read: most messages have none."""
-        near = 0
-        for hit in self._hits:
-            first = max(0, hit.start - CONTEXT_REACH)
-            near |= (1 << (hit.end + CONTEXT_REACH)) - (1 << first)
-        return Context(self._text, self._rules.cues.find(self._text, near))
+        near = self._places.of(
+            (hit.start - CONTEXT_REACH, hit.end + CONTEXT_REACH) for hit in self._hits
+        )
+        return Context(self._text, self._rules.cues.find(self._places, near))
 
     def concepts(self) -> frozenset[str]:
         """The concepts that the message asserts."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from housecall.guard.spelling import Spellings, listed
 from housecall.guard.text import fold, words_in
 
-_LONGEST_GAP = 9
+LONGEST_GAP = 9
 _TOKEN = re.compile(r"~\d*|[()|?]|<[^<>]*>?|[^\s()|?<>~]+|>")
 _NUMBER = re.compile(r"(number|decimal)(?: (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?))?")
 _LEADING_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -186,8 +186,8 @@ class _Parser:
 
 def _gap(token: str) -> Gap:
     digits = token[1:]
-    if not digits or not 1 <= int(digits) <= _LONGEST_GAP:
-        raise PhraseError(f"'{token}': a gap is ~1 to ~{_LONGEST_GAP}")
+    if not digits or not 1 <= int(digits) <= LONGEST_GAP:
+        raise PhraseError(f"'{token}': a gap is ~1 to ~{LONGEST_GAP}")
     return Gap(int(digits))
 
 

@@ -1,22 +1,27 @@
-"""Numbers for the words of the phrases, and where in a message each of them stands."""
+"""Numbers for the words of the phrases, and where in a text each of them stands."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from housecall.guard.phrases import Choice, Element, Elements, Gap, Number, Word
-from housecall.guard.text import Text
 
-_MOST_REMEMBERED = 20_000
+ANYTHING = 0
+"""The symbol of what stands at every place."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Either:
-    """A choice between sequences, each with the symbols it can't do without."""
+    """A choice between sequences, each with the rarest symbol that it can't do without."""
 
-    options: tuple[tuple[frozenset[int], tuple[Step, ...]], ...]
+    plain: tuple[tuple[int, tuple[int, ...]], ...]
+    """Options of words only, the most common ones."""
+    others: tuple[tuple[int, tuple[Step, ...]], ...]
+    may_be_empty: bool
+    gap_first: bool
+    """Whether an option begins with a gap."""
 
 
 Step = int | Gap | Either
@@ -32,30 +37,17 @@ class Symbols:
         self._ranges: list[tuple[Number, int]] = []
         self._choices: dict[int, tuple[Choice, Either]] = {}
         self._prefix_lengths: list[int] = []
-        self._remembered: dict[str, tuple[int, ...]] = {}
 
     def steps(self, elements: Elements) -> tuple[Step, ...]:
-        """The elements with numbers for words."""
-        return tuple(self._step(element) for element in elements)
+        """A phrase with numbers for words."""
+        return _begun(self._steps(elements))
 
-    def masks(self, text: Text) -> dict[int, int]:
-        """For each symbol in the text the places it stands at."""
-        places: dict[str, int] = {}
-        for place, word in enumerate(text.words):
-            places[word] = places.get(word, 0) | 1 << place
-        masks: dict[int, int] = {}
-        for word, mask in places.items():
-            for symbol in self._of(word):
-                masks[symbol] = masks.get(symbol, 0) | mask
-        return masks
+    def __len__(self) -> int:
+        return 1 + len(self._numbers)
 
-    def _of(self, word: str) -> tuple[int, ...]:
-        found = self._remembered.get(word)
-        if found is None:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[word] = tuple(self._look_up(word))
-        return found
+    def of(self, word: str) -> tuple[int, ...]:
+        """The symbols of a folded word."""
+        return tuple(self._look_up(word))
 
     def _look_up(self, word: str) -> Iterator[int]:
         yield from self._by_word.get(word, ())
@@ -66,6 +58,9 @@ class Symbols:
         if word[:1].isdigit():
             yield from (symbol for number, symbol in self._ranges if number.matches(word))
 
+    def _steps(self, elements: Elements) -> tuple[Step, ...]:
+        return tuple(self._step(element) for element in elements)
+
     def _step(self, element: Element) -> Step:
         if isinstance(element, Gap):
             return element
@@ -73,7 +68,7 @@ class Symbols:
             return self._either(element)
         number = self._numbers.get(element)
         if number is None:
-            number = len(self._numbers)
+            number = len(self)
             self._add(element, number)
         return number
 
@@ -91,12 +86,61 @@ class Symbols:
     def _either(self, choice: Choice) -> Either:
         """The same choice gives the same object, so that a concept is looked up once a message."""
         if id(choice) not in self._choices:
-            options = [self.steps(option) for option in choice.options]
-            either = Either(tuple((needed_in(steps), steps) for steps in options))
+            either = _choice(self._steps(option) for option in choice.options)
             self._choices[id(choice)] = choice, either  # the choice is kept: its id stays taken
         return self._choices[id(choice)][1]
 
 
-def needed_in(steps: Iterable[Step]) -> frozenset[int]:
-    """The symbols that a sequence can't do without."""
-    return frozenset(step for step in steps if isinstance(step, int))
+def key_of(steps: Iterable[Step], besides: Collection[int] = ()) -> int:
+    """The rarest symbol that a sequence can't do without.
+
+    Common words are in the first patterns already, so that their numbers are low.
+    """
+    words = (step for step in steps if isinstance(step, int) and step not in besides)
+    return max(words, default=ANYTHING)
+
+
+def _choice(options: Iterable[tuple[Step, ...]]) -> Either:
+    plain: list[tuple[int, tuple[int, ...]]] = []
+    others: list[tuple[int, tuple[Step, ...]]] = []
+    options = list(options)
+    for steps in options:
+        words = tuple(step for step in steps if isinstance(step, int))
+        if len(words) == len(steps):
+            plain.append((key_of(steps), words))
+        else:
+            others.append((key_of(steps), steps))
+    return Either(
+        tuple(plain),
+        tuple(others),
+        any(_may_be_empty(steps) for steps in options),
+        any(_gap_first(steps) for steps in options),
+    )
+
+
+def _may_be_empty(steps: Iterable[Step]) -> bool:
+    return all(isinstance(s, Gap) or (isinstance(s, Either) and s.may_be_empty) for s in steps)
+
+
+def _gap_first(steps: Iterable[Step]) -> bool:
+    """Whether a gap may come before any word."""
+    for step in steps:
+        if isinstance(step, Gap) or (isinstance(step, Either) and step.gap_first):
+            return True
+        if isinstance(step, int) or not step.may_be_empty:
+            return False
+    return False
+
+
+def _begun(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """What is the same at the beginning of a phrase, where no gap is: there it is from nowhere.
+
+    Where a choice comes first, each of its options is put before the rest: ``(my)? ~2 chest`` is
+    ``(my ~2 chest|chest)``.
+    """
+    if not _gap_first(steps):
+        return steps
+    first, rest = steps[0], steps[1:]
+    if isinstance(first, Either):
+        return (_choice(_begun(option + rest) for _, option in first.plain + first.others),)
+    return _begun(rest)

@@ -1,0 +1,101 @@
+"""Phrases followed through one text from all places at once.
+
+The places reached are one integer, and a step is a shift (Baeza-Yates and Gonnet, "A new approach
+to text searching", Communications of the ACM 35, 1992). Where something stands is told by the sets
+of places where it begins, one for each length it has there: so a choice is worked out once a text,
+and its part in a phrase is a shift for each of its lengths. What a phrase costs is fixed by the
+phrase and the length of the text: no text can make it slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from housecall.guard.phrases import LONGEST_GAP, Gap
+from housecall.guard.symbols import Either, Step
+
+EVERYWHERE = -1
+"""The set of all places."""
+
+Spans = dict[int, int]
+"""For each length the places where something of that length begins."""
+
+
+class Follower:
+    """Follows phrases through a text: where its symbols stand, and which words gaps may pass."""
+
+    def __init__(self, masks: Sequence[int], passable: int) -> None:
+        self._masks = masks
+        self._choices: dict[Either, Spans] = {}
+        # By length the places from which so many words may be passed.
+        self._gaps: Spans = {0: EVERYWHERE}
+        for longest in range(LONGEST_GAP):
+            self._gaps[longest + 1] = self._gaps[longest] & passable >> longest
+
+    def reached(self, steps: Sequence[Step], places: int) -> int:
+        """The places to which the steps lead from any of ``places``."""
+        for step in steps:
+            if isinstance(step, int):
+                places = (places & self._masks[step]) << 1
+            elif isinstance(step, Gap):
+                for size in _leaps(step.longest):
+                    places |= (places & self._gaps[size]) << size
+            else:
+                spans, before, places = self._choice(step), places, 0
+                for length, begins in spans.items():
+                    places |= (before & begins) << length
+            if not places:
+                break
+        return places
+
+    def spans(self, steps: Sequence[Step], places: int = EVERYWHERE) -> Spans:
+        """The lengths that the steps have from each of ``places``."""
+        if len(steps) > 1 and not self.reached(steps, places):
+            return {}
+        found = {0: places}
+        for step in steps:
+            before, found = found, {}
+            if isinstance(step, int):
+                mask = self._masks[step]
+                for length, starts in before.items():
+                    if both := starts & mask >> length:
+                        found[length + 1] = both
+            else:
+                stands = self._gap(step) if isinstance(step, Gap) else self._choice(step)
+                for more, begins in stands.items():
+                    for length, starts in before.items():
+                        if both := starts & begins >> length:
+                            found[length + more] = found.get(length + more, 0) | both
+        return found
+
+    def _gap(self, gap: Gap) -> Spans:
+        return {length: self._gaps[length] for length in range(gap.longest + 1)}
+
+    def _choice(self, either: Either) -> Spans:
+        found = self._choices.get(either)
+        if found is None:
+            found = self._choices[either] = {}
+            masks = self._masks
+            for key, words in either.plain:
+                if masks[key]:
+                    begins, length = EVERYWHERE, 0
+                    for symbol in words:
+                        begins &= masks[symbol] >> length
+                        length += 1
+                    if begins:
+                        found[length] = found.get(length, 0) | begins
+            for key, steps in either.others:
+                if masks[key]:
+                    for length, begins in self.spans(steps).items():
+                        found[length] = found.get(length, 0) | begins
+        return found
+
+
+@cache
+def _leaps(longest: int) -> tuple[int, ...]:
+    """Sizes of leaps that, each made or not, lead to all of the next ``longest`` places."""
+    sizes: list[int] = []
+    while (far := sum(sizes)) < longest:
+        sizes.append(min(far + 1, longest - far))
+    return tuple(sizes)
