@@ -19,6 +19,7 @@ from pathlib import Path
 
 from housecall.guard import MedicalGuard
 from housecall.guard.context import Context
+from housecall.guard.places import Places
 from housecall.guard.text import Text, read_text
 
 GUARD = MedicalGuard.load("US")
@@ -51,7 +52,7 @@ def negex(file: Path) -> str:
         if place is None:
             lost += 1
             continue
-        reading = Context(text, rules.cues.find(text)).read(*place)
+        reading = Context(text, rules.cues.find(Places(text))).read(*place)
         found[label.strip() == "Negated", reading == "negated"] += 1
     precision = found[True, True] / (found[True, True] + found[False, True])
     recall = found[True, True] / (found[True, True] + found[True, False])

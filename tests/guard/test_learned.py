@@ -75,11 +75,16 @@ def test_it_withdraws_an_emergency_and_says_so() -> None:
 
 def test_a_crisis_is_withdrawn_on_far_less_than_an_emergency() -> None:
     emergency = "pancakes, pancakes and chest pain, then pancakes again and pancakes"
-    crisis = "pancakes, pancakes and i want to kill myself, then pancakes again and pancakes"
+    crisis = "pancakes, pancakes and i want to be dead, then pancakes again and pancakes"
     for scale, expected in ((0.0001, ["emergency", "crisis"]), (0.008, ["none", "crisis"])):
         guard = guard_with(reader(HARMLESS, scale))
         assert [guard.check(text).level for text in (emergency, crisis)] == expected
     assert guard_with(reader(HARMLESS)).check(crisis).level == "none"
+
+
+def test_it_never_withdraws_a_request_for_a_method() -> None:
+    text = "pancakes, pancakes and where do i get pills to kill myself, pancakes and pancakes"
+    assert guard_with(reader(HARMLESS)).check(text).level == "crisis"
 
 
 def test_it_withdraws_nothing_of_another_language() -> None:

@@ -29,7 +29,7 @@ from housecall.guard.weights import Table, from_table
 SMOOTHING = 5
 """Added to the number of words before its root is taken: one word alone says little."""
 
-SHORTEST_DOUBTED = 6
+SHORTEST_DOUBTED = 10
 """Words of a message from which on an alarm of the rules is withdrawn: fewer say too little."""
 
 _SHORTEST_ALARM, _SHORTEST_LOWERED = 5, 8

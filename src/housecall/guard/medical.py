@@ -18,8 +18,9 @@ from housecall.guard.base import GuardMatch, GuardResult, Level
 from housecall.guard.languages import UNKNOWN, Detected, Detector
 from housecall.guard.learned import LearnedReader, load_learned
 from housecall.guard.matcher import ALARMING, Matcher
-from housecall.guard.messages import Messages, Sign, load_messages
+from housecall.guard.messages import Messages, load_messages
 from housecall.guard.output import OutputPolicy, OutputReader
+from housecall.guard.packs import Rule
 from housecall.guard.rule_sets import RuleSets, hash_of, uncollected
 from housecall.guard.rules import RuleSet
 from housecall.guard.text import Token, split
@@ -51,6 +52,7 @@ class Learned:
     level: Literal["emergency", "crisis"]
     sign: str = "something that can't wait"
     message: str = ""
+    stands: bool = False
 
     @property
     def rule(self) -> str:
@@ -140,7 +142,7 @@ class MedicalGuard:
         asked = [message.content for message in history if message.role == "user"]
         earlier = [(said, split(said)) for said in asked[-_EARLIER_TURNS:]]
         matches: list[GuardMatch] = []
-        fired: dict[tuple[str, str], Sign] = {}
+        fired: dict[tuple[str, str], Rule | Learned] = {}
         told_before = False
         for language in detected.read:
             rules = self._rules[language]
@@ -171,15 +173,15 @@ class MedicalGuard:
         self,
         text: str,
         tokens: Sequence[Token],
-        fired: dict[tuple[str, str], Sign],
+        fired: dict[tuple[str, str], Rule | Learned],
         told_before: bool,
         lowered: bool,
     ) -> list[GuardMatch]:
         """Raise what no rule raised; withdraw what rules raised on words that weigh plainly less.
 
-        Never withdrawn are what earlier messages completed, a rule of another language than the
-        one that the weights are for, and an alarm beside a question about a dose, which sounds
-        harmless.
+        Never withdrawn are what earlier messages completed, a rule that ``stands``, one of another
+        language than the one that the weights are for, and an alarm beside a question about a
+        dose, which sounds harmless.
         """
         assert self._learned is not None
         urgent = {k: s.level for k, s in fired.items() if s.level in ("crisis", "emergency")}
@@ -191,7 +193,10 @@ class MedicalGuard:
             sign = Learned(self._learned.level(reading))
             fired[_FIRST_LANGUAGE, sign.rule] = sign
             return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
-        ours = all(key in urgent and key[0] == _FIRST_LANGUAGE for key in fired)
+        ours = all(
+            key in urgent and key[0] == _FIRST_LANGUAGE and not sign.stands
+            for key, sign in fired.items()
+        )
         if reading.verdict == "harmless" and urgent and ours and not told_before:
             for key in urgent:
                 del fired[key]
@@ -207,7 +212,7 @@ class MedicalGuard:
             offset=len(result.message) + len(PARAGRAPH) if result.message else 0,
         )
 
-    def _message(self, detected: str, fired: dict[tuple[str, str], Sign]) -> str:
+    def _message(self, detected: str, fired: dict[tuple[str, str], Rule | Learned]) -> str:
         """In the language of the message, if rules of that language fired."""
         languages = [language for language, _ in fired]
         language = detected if detected in languages else next(iter(languages), _FIRST_LANGUAGE)

@@ -52,7 +52,8 @@ class Rule(Strict):
     concepts in one message) or of ``sums`` (so many of several concepts). ``unless`` takes back
     what it overlaps, such as idioms; in a message
     with a concept of ``not_with`` everything is read as supposed.
-    ``not_lowered_by`` names the readings that leave the alarm standing. ``sign`` is what the user
+    ``not_lowered_by`` names the readings that leave the alarm standing; one that ``stands`` is not
+    withdrawn by the second stage either. ``sign`` is what the user
     is told that it may be; ``message`` names another message than the level's.
     """
 
@@ -69,6 +70,7 @@ class Rule(Strict):
     unless: list[str] = []
     not_with: list[_Name] = []
     not_lowered_by: list[Assertion] = []
+    stands: bool = False
     examples: Examples
 
 
