@@ -45,7 +45,12 @@ class Follower:
 
     def spans(self, steps: Sequence[Step], places: int = EVERYWHERE) -> Spans:
         """The lengths that the steps have from each of ``places``."""
-        if len(steps) > 1 and not self._reached(steps, places):
+        if len(steps) == 1:
+            stands = self._stands(steps[0])
+            if places == EVERYWHERE:
+                return stands
+            return {size: both for size, begins in stands.items() if (both := begins & places)}
+        if not self._reached(steps, places):
             return {}
         found = {0: places}
         for step in steps:
@@ -58,12 +63,13 @@ class Follower:
 
     def _reached(self, steps: Sequence[Step], places: int) -> int:
         """The places to which the steps lead from any of ``places``: most phrases lead nowhere."""
+        masks, gaps = self._masks, self._gaps
         for step in steps:
             if isinstance(step, int):
-                places = (places & self._masks[step]) << 1
+                places = (places & masks[step]) << 1
             elif isinstance(step, Gap):
                 for size in _LEAPS[step.longest]:
-                    places |= (places & self._gaps[size]) << size
+                    places |= (places & gaps[size]) << size
             else:
                 before, places = places, 0
                 for length, begins in self._choice(step).items():
