@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from housecall.guard.base import Assertion
@@ -46,12 +46,12 @@ class Context:
         self._readings: dict[tuple[int, int], Assertion] = {}
         self._starts = {name: [cue.start for cue in cues] for name, cues in self._cues.items()}
         # commas[i]: how many stand before word i; clauses[i]: the number of its clause.
-        self._commas = list(accumulate(b == Break.COMMA for b in text.breaks))
-        self._sentences = list(accumulate(b >= Break.LINE for b in text.breaks))
-        opens = set(self._starts.get("terminators", ()))
-        self._clauses = list(
-            accumulate(b >= Break.LINE or i in opens for i, b in enumerate(text.breaks))
-        )
+        self._commas: list[int] = list(accumulate(map(Break.COMMA.__eq__, text.breaks)))
+        begins = list(map(Break.LINE.__le__, text.breaks))
+        self._sentences: list[int] = list(accumulate(begins))
+        for place in self._starts.get("terminators", ()):
+            begins[place] = True
+        self._clauses: list[int] = list(accumulate(begins))
 
     def read(self, start: int, end: int) -> Assertion:
         """How the finding from word ``start`` up to word ``end`` is meant."""
@@ -132,7 +132,7 @@ class Context:
         return any(not self._within("personal", clause_start, cue.end) for cue in after)
 
     def _of_another(self, start: int, end: int) -> bool:
-        if next(self._starting("other_person", start, end), None):
+        if self._starting("other_person", start, end):
             return True
         return any(
             not self._within("first_person", cue.end, end)
@@ -152,17 +152,17 @@ class Context:
             if cue.end <= start:
                 yield cue
 
-    def _after(self, name: str, end: int, reach: int) -> Iterator[Hit]:
+    def _after(self, name: str, end: int, reach: int) -> Sequence[Hit]:
         """Cues of the same clause that begin at most ``reach`` words after ``end``."""
         return self._starting(name, end, min(end + reach + 1, self._clause_end(end - 1)))
 
-    def _starting(self, name: str, start: int, end: int) -> Iterator[Hit]:
+    def _starting(self, name: str, start: int, end: int) -> Sequence[Hit]:
         """Cues that begin inside a range of words."""
-        cues, starts = self._cues[name], self._starts.get(name, ())
-        for place in range(bisect_left(starts, start), len(cues)):
-            if starts[place] >= end:
-                return
-            yield cues[place]
+        starts = self._starts.get(name)
+        if not starts:
+            return ()
+        first = bisect_left(starts, start)
+        return self._cues[name][first : bisect_left(starts, end, first)]
 
     def _within(self, name: str, start: int, end: int) -> bool:
         return any(cue.end <= end for cue in self._starting(name, start, end))

@@ -10,7 +10,6 @@ phrase and the length of the text: no text can make it slow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from housecall.guard.phrases import LONGEST_GAP, Gap
 from housecall.guard.symbols import Either, Step
@@ -20,6 +19,17 @@ EVERYWHERE = -1
 
 Spans = dict[int, int]
 """For each length the places where something of that length begins."""
+
+
+def _leaps(longest: int) -> tuple[int, ...]:
+    """Sizes of leaps that, each made or not, lead to all of the next ``longest`` places."""
+    sizes: list[int] = []
+    while (far := sum(sizes)) < longest:
+        sizes.append(min(far + 1, longest - far))
+    return tuple(sizes)
+
+
+_LEAPS = tuple(_leaps(longest) for longest in range(LONGEST_GAP + 1))
 
 
 class Follower:
@@ -33,69 +43,69 @@ class Follower:
         for longest in range(LONGEST_GAP):
             self._gaps[longest + 1] = self._gaps[longest] & passable >> longest
 
-    def reached(self, steps: Sequence[Step], places: int) -> int:
-        """The places to which the steps lead from any of ``places``."""
+    def spans(self, steps: Sequence[Step], places: int = EVERYWHERE) -> Spans:
+        """The lengths that the steps have from each of ``places``."""
+        if len(steps) == 1:
+            stands = self._stands(steps[0])
+            if places == EVERYWHERE:
+                return stands
+            return {size: both for size, begins in stands.items() if (both := begins & places)}
+        if not self._reached(steps, places):
+            return {}
+        found = {0: places}
+        for step in steps:
+            before, found = found, {}
+            for more, begins in self._stands(step).items():
+                for length, starts in before.items():
+                    if both := starts & begins >> length:
+                        found[length + more] = found.get(length + more, 0) | both
+        return found
+
+    def _reached(self, steps: Sequence[Step], places: int) -> int:
+        """The places to which the steps lead from any of ``places``: most phrases lead nowhere."""
+        masks, gaps = self._masks, self._gaps
         for step in steps:
             if isinstance(step, int):
-                places = (places & self._masks[step]) << 1
+                places = (places & masks[step]) << 1
             elif isinstance(step, Gap):
-                for size in _leaps(step.longest):
-                    places |= (places & self._gaps[size]) << size
+                for size in _LEAPS[step.longest]:
+                    places |= (places & gaps[size]) << size
             else:
-                spans, before, places = self._choice(step), places, 0
-                for length, begins in spans.items():
+                before, places = places, 0
+                for length, begins in self._choice(step).items():
                     places |= (before & begins) << length
             if not places:
                 break
         return places
 
-    def spans(self, steps: Sequence[Step], places: int = EVERYWHERE) -> Spans:
-        """The lengths that the steps have from each of ``places``."""
-        if len(steps) > 1 and not self.reached(steps, places):
-            return {}
-        found = {0: places}
-        for step in steps:
-            before, found = found, {}
-            if isinstance(step, int):
-                mask = self._masks[step]
-                for length, starts in before.items():
-                    if both := starts & mask >> length:
-                        found[length + 1] = both
-            else:
-                stands = self._gap(step) if isinstance(step, Gap) else self._choice(step)
-                for more, begins in stands.items():
-                    for length, starts in before.items():
-                        if both := starts & begins >> length:
-                            found[length + more] = found.get(length + more, 0) | both
-        return found
-
-    def _gap(self, gap: Gap) -> Spans:
-        return {length: self._gaps[length] for length in range(gap.longest + 1)}
+    def _stands(self, step: Step) -> Spans:
+        if isinstance(step, int):
+            return {1: self._masks[step]}
+        if isinstance(step, Gap):
+            return {length: self._gaps[length] for length in range(step.longest + 1)}
+        return self._choice(step)
 
     def _choice(self, either: Either) -> Spans:
         found = self._choices.get(either)
         if found is None:
             found = self._choices[either] = {}
             masks = self._masks
-            for key, words in either.plain:
+            for key, backwards in either.plain:
                 if masks[key]:
-                    begins, length = EVERYWHERE, 0
-                    for symbol in words:
-                        begins &= masks[symbol] >> length
-                        length += 1
+                    begins = EVERYWHERE
+                    for symbol in backwards:
+                        begins = begins >> 1 & masks[symbol]
                     if begins:
+                        length = len(backwards)
                         found[length] = found.get(length, 0) | begins
+            for inner in either.nested:
+                _add(found, self._choice(inner))
             for key, steps in either.others:
                 if masks[key]:
-                    for length, begins in self.spans(steps).items():
-                        found[length] = found.get(length, 0) | begins
+                    _add(found, self.spans(steps))
         return found
 
 
-@cache
-def _leaps(longest: int) -> tuple[int, ...]:
-    """Sizes of leaps that, each made or not, lead to all of the next ``longest`` places."""
-    sizes: list[int] = []
-    while (far := sum(sizes)) < longest:
-        sizes.append(min(far + 1, longest - far))
-    return tuple(sizes)
+def _add(found: Spans, more: Spans) -> None:
+    for length, begins in more.items():
+        found[length] = found.get(length, 0) | begins

@@ -120,14 +120,11 @@ class Matcher:
         for hit in self._hits:
             if hit.kind == UNLESS:
                 taken[hit.name].update(range(hit.start, hit.end))
-        silent = {
-            rule.id
-            for rule in self._rules.rules.values()
-            if any(name in self._by_concept for name in rule.not_with)
-        }
         for one in found:
             if taken[one.rule].isdisjoint(range(one.start, one.end)):
-                lowered = one.rule in silent and one.assertion in ALARMING
+                silencing = self._rules.rules[one.rule].not_with
+                silent = any(name in self._by_concept for name in silencing)
+                lowered = silent and one.assertion in ALARMING
                 yield replace(one, assertion="hypothetical") if lowered else one
 
     def _match(self, found: _Found) -> GuardMatch:

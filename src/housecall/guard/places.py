@@ -40,6 +40,6 @@ class Places:
         """The places of words in ranges (first, end); a range may go beyond the text."""
         places, last = 0, len(self._place_of) - 1
         for first, end in ranges:
-            begin = self._place_of[max(first, 0)]
+            begin = self._place_of[min(max(first, 0), last)]
             places |= (1 << self._place_of[min(end, last)]) - (1 << begin)
         return places

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice
 from operator import or_
 from typing import NamedTuple
 
@@ -103,25 +102,29 @@ class Search:
         return symbols, phrases
 
 
-def _longest(spans: Spans) -> Iterator[tuple[int, int, bool]]:
+def _longest(spans: Spans) -> list[tuple[int, int, bool]]:
     """The longest span from each place, and whether there are more than are looked at."""
-    starts = reduce(or_, spans.values(), 0)
+    starts = reduce(or_, spans.values())
     flood = starts.bit_count() > MOST_PLACES
     if flood:
-        starts = sum(1 << place for place in islice(_bits(starts), MOST_PLACES))
+        starts = _first(starts, MOST_PLACES)
+    found = []
     for length in sorted(spans, reverse=True):
         here = spans[length] & starts
         starts ^= here
-        for start in _bits(here):
-            yield start, start + length, flood
+        while here:
+            start = (here & -here).bit_length() - 1
+            found.append((start, start + length, flood))
+            here &= here - 1
+    return found
 
 
-def _bits(places: int) -> Iterator[int]:
-    """The places of a set, in order."""
-    while places:
-        lowest = places & -places
-        yield lowest.bit_length() - 1
-        places ^= lowest
+def _first(places: int, count: int) -> int:
+    """The first places of a set."""
+    others = places
+    for _ in range(count):
+        others &= others - 1
+    return places ^ others
 
 
 def _anchors(steps: Iterable[Step]) -> list[frozenset[int]]:
@@ -131,7 +134,12 @@ def _anchors(steps: Iterable[Step]) -> list[frozenset[int]]:
         if isinstance(step, int):
             found.append(frozenset({step}))
         elif isinstance(step, Either):
-            options = [_anchors(option) for _, option in step.plain + step.others]
+            options = [_anchors(option) for option in step.options()]
             if all(options):
-                found.append(frozenset().union(*(min(one, key=len) for one in options)))
+                found.append(frozenset().union(*map(_rarest, options)))
     return found
+
+
+def _rarest(sets: Iterable[frozenset[int]]) -> frozenset[int]:
+    """The smallest; of sets of one symbol that of the rarest, see ``key_of``."""
+    return min(sets, key=lambda one: (len(one), -max(one)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from housecall.guard.phrases import Choice, Element, Elements, Gap, Number, Word
@@ -14,14 +14,22 @@ ANYTHING = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Either:
-    """A choice between sequences, each with the rarest symbol that it can't do without."""
+    """A choice between sequences; ``key_of`` each says when it need not be looked at."""
 
     plain: tuple[tuple[int, tuple[int, ...]], ...]
-    """Options of words only, the most common ones."""
+    """Key and words, from the last to the first, of those that have nothing else: most."""
+    nested: tuple[Either, ...]
+    """Those that are another choice."""
     others: tuple[tuple[int, tuple[Step, ...]], ...]
+    """Key and steps of the rest."""
     may_be_empty: bool
     gap_first: bool
     """Whether an option begins with a gap."""
+
+    def options(self) -> list[tuple[Step, ...]]:
+        """All of them."""
+        plain = [words[::-1] for _, words in self.plain]
+        return [*plain, *((one,) for one in self.nested), *(steps for _, steps in self.others)]
 
 
 Step = int | Gap | Either
@@ -86,7 +94,7 @@ class Symbols:
     def _either(self, choice: Choice) -> Either:
         """The same choice gives the same object, so that a concept is looked up once a message."""
         if id(choice) not in self._choices:
-            either = _choice(self._steps(option) for option in choice.options)
+            either = _choice([self._steps(option) for option in choice.options])
             self._choices[id(choice)] = choice, either  # the choice is kept: its id stays taken
         return self._choices[id(choice)][1]
 
@@ -100,18 +108,21 @@ def key_of(steps: Iterable[Step], besides: Collection[int] = ()) -> int:
     return max(words, default=ANYTHING)
 
 
-def _choice(options: Iterable[tuple[Step, ...]]) -> Either:
+def _choice(options: Sequence[tuple[Step, ...]]) -> Either:
     plain: list[tuple[int, tuple[int, ...]]] = []
+    nested: list[Either] = []
     others: list[tuple[int, tuple[Step, ...]]] = []
-    options = list(options)
     for steps in options:
         words = tuple(step for step in steps if isinstance(step, int))
         if len(words) == len(steps):
-            plain.append((key_of(steps), words))
+            plain.append((key_of(steps), words[::-1]))
+        elif len(steps) == 1 and isinstance(steps[0], Either):
+            nested.append(steps[0])
         else:
             others.append((key_of(steps), steps))
     return Either(
         tuple(plain),
+        tuple(nested),
         tuple(others),
         any(_may_be_empty(steps) for steps in options),
         any(_gap_first(steps) for steps in options),
@@ -142,5 +153,5 @@ def _begun(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return steps
     first, rest = steps[0], steps[1:]
     if isinstance(first, Either):
-        return (_choice(_begun(option + rest) for _, option in first.plain + first.others),)
+        return (_choice([_begun(option + rest) for option in first.options()]),)
     return _begun(rest)
