@@ -61,9 +61,9 @@ def overview(report: Report) -> Table:
     return Table(
         "All models",
         f"One stream, prompts of {tokens} tokens, {report.plan.new_tokens} new tokens, greedy, "
-        f"{report.machine.threads} threads. Medians of {report.plan.rounds} rounds x "
-        f"{report.plan.prompts} prompts; in brackets the lowest and the highest. Latency is of a "
-        "whole answer.",
+        f"{report.machine.threads} threads. Medians of {_many(report.plan.rounds, 'round')} of "
+        f"{_many(report.plan.prompts, 'prompt')}; in brackets the lowest and the highest. "
+        "Latency is of a whole answer.",
         (
             "model",
             "MB",
@@ -273,3 +273,7 @@ def differences(report: Report) -> Table:
         ("model", "against", "figure", "ratio"),
         rows,
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
