@@ -86,6 +86,7 @@ class Follower:
         return self._choice(step)
 
     def _choice(self, either: Either) -> Spans:
+        """Where a choice stands, worked out once a text: concepts are in many phrases."""
         found = self._choices.get(either)
         if found is None:
             found = self._choices[either] = {}

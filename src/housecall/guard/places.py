@@ -6,35 +6,39 @@ one sentence into the next, and nobody who follows one has to look where sentenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from housecall.guard.text import Break, Text
+
+_MANY = 16
 
 
 class Places:
     """Where the words of one text stand."""
 
     def __init__(self, text: Text) -> None:
-        by_word: dict[str, int] = {}
-        word_at: list[int] = []
+        places: dict[str, list[int]] = {}
         place_of: list[int] = []
-        place = free = 0
+        word_at: list[int] = []
+        free: list[int] = []
         for number, (word, before) in enumerate(zip(text.words, text.breaks, strict=True)):
             if before is Break.SENTENCE:
-                free |= 1 << place
-                place += 1
+                free.append(len(word_at))
                 word_at.append(number)
-            by_word[word] = by_word.get(word, 0) | 1 << place
+            place = len(word_at)
+            if word in places:
+                places[word].append(place)
+            else:
+                places[word] = [place]
             place_of.append(place)
             word_at.append(number)
-            place += 1
-        self.by_word = by_word
+        self.by_word = {word: _set_of(those) for word, those in places.items()}
         """The places of each different word."""
         self.word_at = word_at
         """The number of the word at a place."""
-        self.taken = ((1 << place) - 1) ^ free
+        self.taken = ((1 << len(word_at)) - 1) ^ _set_of(free)
         """All places that have a word."""
-        self._place_of = [*place_of, place]
+        self._place_of = [*place_of, len(word_at)]
 
     def of(self, ranges: Iterable[tuple[int, int]]) -> int:
         """The places of words in ranges (first, end); a range may go beyond the text."""
@@ -43,3 +47,16 @@ class Places:
             begin = self._place_of[min(max(first, 0), last)]
             places |= (1 << self._place_of[min(end, last)]) - (1 << begin)
         return places
+
+
+def _set_of(places: Sequence[int]) -> int:
+    """These places, in order, as a set. Each shift makes an integer: too many of them for many."""
+    if len(places) < _MANY:
+        found = 0
+        for place in places:
+            found |= 1 << place
+        return found
+    bits = bytearray(places[-1] // 8 + 1)
+    for place in places:
+        bits[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(bits, "little")
