@@ -172,6 +172,7 @@ class Strict(BaseHTTPRequestHandler):
     """A server that knows OpenAI's fields only, and counts its refusals."""
 
     refused = 0
+    asked: list[str] = []  # noqa: RUF012
     models: dict[str, Any] = {"data": [{"id": "strict"}]}  # noqa: RUF012
 
     def do_GET(self) -> None:
@@ -179,12 +180,16 @@ class Strict(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "ignore_eos" not in body:
+            self.asked.append(body["messages"][-1]["content"])
         if "ignore_eos" in body or "cache_prompt" in body:
             type(self).refused += 1
             self._send({"error": {"message": "unknown field"}}, 400)
         elif body.get("stream"):
             piece = {"choices": [{"delta": {"content": "a"}}]}
-            usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+            counts = {"prompt_tokens": 5, "completion_tokens": 2}
+            known = {"prompt_tokens_details": {"cached_tokens": 3}}
+            usage = {"choices": [], "usage": counts | known}
             events = [json.dumps(e) for e in (piece, piece, usage)] + ["[DONE]"]
             self._reply(200, "".join(f"data: {e}\n\n" for e in events).encode())
         else:
@@ -222,8 +227,10 @@ def test_a_server_that_refuses_fields_is_asked_without_them(work: Work) -> None:
         visit = visit_server(url, work, nothing)
     assert Strict.refused == 1
     assert visit.engine == "server, model strict"
-    assert {s.tokens for s in visit.streamed} == {2}
+    assert {(s.prompt_tokens, s.tokens) for s in visit.streamed} == {(2, 2)}
     assert visit.answers == ["text", "text"]
+    timed = Strict.asked[: -len(visit.answers)]
+    assert len(timed) == len(set(timed)) > 2  # it knows none of them from before
 
 
 def test_a_server_that_is_not_there_or_none_is_one_line(

@@ -1,8 +1,9 @@
 """Any OpenAI-compatible server (llama-server, Ollama, vLLM), measured with the same prompts.
 
 Of a server only what it sends is known: no memory, no file size, no load time. It may end an
-answer early and may know a prompt's beginning from before; prompts therefore begin with a number of
-their own, and a rate counts the tokens that came.
+answer early and may know a prompt from before. So a question that is timed begins with a number of
+its own unless the server can be told to read all anew, what it says that it knew is not counted as
+read, and a rate counts the tokens that came.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -63,6 +65,7 @@ class Server:
         self._client = client
         self._base = base
         self._exact = dict(_EXACT)
+        self._asked = 0
         self.model = model
 
     async def learn_what_it_takes(self, prompt: Prompt) -> None:
@@ -76,7 +79,7 @@ class Server:
     async def whole(self, prompt: Prompt, count: int) -> Whole:
         """An answer in one piece."""
         started = time.perf_counter()
-        answer = await self._ask(self._body(prompt, count))
+        answer = await self._ask(self._timed(prompt, count))
         return Whole(answer["usage"]["completion_tokens"], time.perf_counter() - started)
 
     async def text(self, prompt: Prompt, count: int) -> str:
@@ -88,7 +91,7 @@ class Server:
 
     async def stream(self, prompt: Prompt, count: int) -> Streamed:
         """An answer piece by piece."""
-        body = self._body(prompt, count) | {
+        body = self._timed(prompt, count) | {
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -111,7 +114,9 @@ class Server:
                 deltas = [c.get("delta", {}) for c in event.get("choices", ())]
                 arrivals += [now for d in deltas if d.get("content") or d.get("reasoning_content")]
         tokens = usage.get("completion_tokens") or len(arrivals)
-        return Streamed(usage.get("prompt_tokens") or len(prompt.ids), tokens, arrivals)
+        known = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        read = (usage.get("prompt_tokens") or len(prompt.ids)) - known
+        return Streamed(max(1, read), tokens, arrivals)
 
     async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         response = await self._client.post("/v1/chat/completions", content=encode(body))
@@ -119,6 +124,13 @@ class Server:
             raise self._refusal(response.status_code, response.content)
         answer: dict[str, Any] = response.json()
         return answer
+
+    def _timed(self, prompt: Prompt, count: int) -> dict[str, Any]:
+        """The body for a question that this server has not read before."""
+        if not self._exact:
+            self._asked += 1
+            prompt = replace(prompt, text=f"No. {self._asked}: {prompt.text}")
+        return self._body(prompt, count)
 
     def _body(self, prompt: Prompt, count: int) -> dict[str, Any]:
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
