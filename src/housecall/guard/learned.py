@@ -75,7 +75,7 @@ class LearnedFile(Strict):
     crisis_scale: float = Field(gt=0)
     crisis_bias: float
     alarm_at: float
-    rule_weights: dict[Literal["emergency", "crisis", "lowered"], float]
+    rule_weights: dict[Literal["emergency", "crisis", "lowered"], float] = Field(min_length=3)
     weights: Table
     crisis_weights: Table
 

@@ -1,8 +1,8 @@
 """The rules of all languages: the first one's at once, the others' when a message needs them.
 
 Compiling all packs takes longer than all else when the guard is loaded, and most conversations are
-in one language. Nothing wrong may stay unseen for that: only packs that the tests have compiled, by
-the hash in ``verified.txt``, wait. Packs that were edited are all compiled at once.
+in one language. Nothing wrong may stay unseen for that: packs wait only if the tests have compiled
+them, by the hash in ``packs/verified.txt``. If one was edited, all are compiled at once.
 """
 
 from __future__ import annotations
