@@ -66,8 +66,20 @@ def serve(
     the port, what making the app raises, and the error that kept the model from loading.
     """
     logs.configure(settings.log_format)
-    with listener or bind(settings.host, settings.port) as open_listener:
-        asyncio.run(_serve(make, settings, open_listener, engine))
+    with (
+        listener or bind(settings.host, settings.port) as open_listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve(make, settings, open_listener, engine))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one (not on Windows): it leaves the engine more of the processor."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(
@@ -92,6 +104,7 @@ async def _serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        http="httptools",
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
     with _returning_from_signals():
