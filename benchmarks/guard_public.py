@@ -47,7 +47,7 @@ def negex(file: Path) -> str:
     lost = 0
     for line in file.read_text(encoding="utf-8").splitlines():
         _, finding, sentence, label = line.split("\t")
-        phrase, text = (read_text(part, rules.speller) for part in (finding, sentence))
+        phrase, text = (read_text(part, rules.speller.spell) for part in (finding, sentence))
         place = place_of(phrase, text) if phrase.words else None
         if place is None:
             lost += 1

@@ -39,7 +39,8 @@ def test_cases_are_distinct_and_of_both_kinds() -> None:
     assert min(counts[language, False] for language in LANGUAGES) >= 18
 
 
-def test_a_resolved_finding_is_past_and_a_present_one_is_not(guard: MedicalGuard) -> None:
+def test_a_resolved_finding_is_past_and_a_present_one_is_not() -> None:
+    guard = MedicalGuard.load("US", learned=False)
     over = "Fui por un dolor de pecho, el electro salió normal"
     assert guard.check(over).level == "none"
     assert {match.assertion for match in guard.check(over).matches} == {"past"}

@@ -13,7 +13,8 @@ GUARD = MedicalGuard.load("ES")
     ("text", "language", "covered"),
     [
         ("My head hurts and I feel sick", "en", True),
-        ("chest pain", "und", True),
+        ("chest pain", "en", True),
+        ("ibuprofen 400", "und", True),
         ("Ich habe seit gestern starke Schmerzen in der Brust", "de", True),
         ("me duele la cabeza desde ayer y no sé qué hacer", "es", True),
         ("j'ai mal à la tête depuis hier et je ne sais pas quoi faire", "fr", True),

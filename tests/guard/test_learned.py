@@ -13,6 +13,7 @@ from housecall.guard import MedicalGuard
 from housecall.guard.learned import (
     LearnedFile,
     LearnedReader,
+    PlayedDown,
     features,
     load_learned,
     words_to_weigh,
@@ -21,7 +22,11 @@ from housecall.guard.text import split
 from housecall.guard.weights import Table, from_table, to_table
 from housecall.types import Message
 
-FILE = Path(str(resources.files("housecall.guard") / "learned.json"))
+PACKS = Path(str(resources.files("housecall.guard") / "packs"))
+FILE = PACKS / "en" / "learned.json"
+PLAYED_DOWN = PlayedDown(
+    ["it's probably nothing, but", "it's probably nothing and i want no advice but"]
+)
 
 
 def reader(weights: dict[str, int], scale: float = 1.0) -> LearnedReader:
@@ -29,16 +34,18 @@ def reader(weights: dict[str, int], scale: float = 1.0) -> LearnedReader:
     return LearnedReader(
         LearnedFile(
             trained_on="", scale=scale, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
-            alarm_at=0.2, rule_weights={"emergency": 0.25, "crisis": 1.0, "lowered": 0.0},
+            alarm_at=0.2, shortest_doubted=10,
+            rule_weights={"emergency": 0.25, "crisis": 1.0, "lowered": 0.0},
             weights=to_table(weights), crisis_weights=to_table({"gone": 9}),
-        )
+        ),
+        PLAYED_DOWN,
     )  # fmt: skip
 
 
 def guard_with(learned: LearnedReader) -> MedicalGuard:
     """The shipped rules with another second stage."""
     guard = MedicalGuard.load("US", learned=False)
-    guard._learned = learned
+    guard._rules._readers["en"] = learned
     return guard
 
 
@@ -109,14 +116,13 @@ def test_it_withdraws_nothing_from_a_message_of_a_few_words() -> None:
 
 
 def test_playing_down_is_not_weighed() -> None:
-    plain = words_to_weigh(split("i cant lift my arm"))[0]
-    assert words_to_weigh(split("It's probably nothing, but I can't lift my arm"))[0] == plain
-    assert (
-        words_to_weigh(split("It's probably nothing and I want no advice, but i cant lift my arm"))[
-            0
-        ]
-        == plain
-    )
+    plain = words_to_weigh(split("i cant lift my arm"), PLAYED_DOWN)[0]
+    for played_down in (
+        "It's probably nothing, but",
+        "It's probably nothing and I want no advice but",
+    ):
+        text = f"{played_down} I can't lift my arm"
+        assert words_to_weigh(split(text), PLAYED_DOWN)[0] == plain
 
 
 def test_a_red_flag_in_a_long_story_counts() -> None:
@@ -130,11 +136,34 @@ def test_what_is_summed_is_what_was_trained_on() -> None:
     """The quick running sums of the reader are the features that the trainer counts."""
     file = LearnedFile.model_validate(json.loads(FILE.read_text(encoding="utf-8")))
     words, _ = words_to_weigh(
-        split("Since 3 am he's 38.9 hot, and can't keep a sip of water down at all")
+        split("Since 3 am he's 38.9 hot, and can't keep a sip of water down at all"),
+        PLAYED_DOWN,
     )
     weights = from_table(file.weights)
     total = sum(weights.get(feature, 0) for feature in features(words))
-    assert LearnedReader(file)._sums(words)[-1] == total != 0
+    assert LearnedReader(file, PLAYED_DOWN)._sums(words)[-1] == total != 0
+
+
+@pytest.mark.parametrize(
+    ("urgent", "harmless", "language"),
+    [
+        ("mi viejo se quedó mirando la nada y le cuelga la mitad de la boca",
+         "mi viejo se quedó mirando la novela y le cuelga la camisa por fuera", "es"),
+        ("Opa lallt seit dem Frühstück und die Tasse fällt ihm immer aus der linken Hand",
+         "Opa lacht seit dem Frühstück, die Tasse mit dem Spruch gefällt ihm richtig gut", "de"),
+    ],
+)  # fmt: skip
+def test_each_language_has_its_own_stage(urgent: str, harmless: str, language: str) -> None:
+    guard = MedicalGuard.load("US")
+    assert guard._rules.reader(language) is not guard._rules.reader("en")
+    found, quiet = guard.check(urgent), guard.check(harmless)
+    assert (found.level, found.language) == ("emergency", language)
+    assert (quiet.level, quiet.language) == ("none", language)
+
+
+def test_a_language_without_a_stage_is_read_by_none() -> None:
+    result = MedicalGuard.load("US").check("dziecko ma wysypkę na brzuchu od dwóch dni")
+    assert (result.level, result.matches) == ("none", ())
 
 
 def test_the_shipped_stage_is_on_deterministic_and_can_be_switched_off() -> None:
@@ -158,6 +187,6 @@ def test_a_table_comes_back_as_it_was_and_a_torn_one_is_refused() -> None:
 def test_weights_that_can_not_be_read_are_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "learned.json").write_text(content)
     with pytest.raises(ConfigError, match=r"guard file learned\.json: .*reinstall housecall"):
-        load_learned(tmp_path / "learned.json")
+        load_learned(tmp_path / "learned.json", ())
     with pytest.raises(ConfigError, match=r"guard file nothing\.json"):
-        load_learned(tmp_path / "nothing.json")
+        load_learned(tmp_path / "nothing.json", ())

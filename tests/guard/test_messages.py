@@ -88,7 +88,7 @@ def test_fields_on_the_wire(guard: MedicalGuard) -> None:
                 "assertion": "negated",
             }
         ],
-        "language": "und",
+        "language": "en",
         "message": "",
         "output": [],
         "covered": True,

@@ -17,7 +17,7 @@ CONCEPTS = {"limb": choice(parse("arm|left leg", SPELLINGS, {}))}
 def find(pattern: str, text: str) -> list[str]:
     options = parse(pattern, SPELLINGS, CONCEPTS)
     search = Search([("rule", "r", elements) for elements in options], {"not"})
-    read = read_text(text, Speller(SPELLINGS, []))
+    read = read_text(text, Speller(SPELLINGS, []).spell)
     spans = [read.span(hit.start, hit.end) for hit in search.find(Places(read))]
     return [text[start:end] for start, end in spans]
 

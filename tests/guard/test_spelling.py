@@ -10,7 +10,7 @@ from housecall.guard.spelling import Speller
 SPELL = Speller(
     {"cant": ("can", "not")}, ["bleeding", "breathe", "chest", "pain", "kill", "myself"],
     ["wheez"], ["breeding"],
-)  # fmt: skip
+).spell  # fmt: skip
 
 
 @pytest.mark.parametrize(

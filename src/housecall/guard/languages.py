@@ -26,6 +26,7 @@ _LATIN = "LATIN"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LETTERS_LOOKED_AT = 2_000
 _SURE_SHARE = 0.12
+_FEW, _LONGEST_WORD = 4, 40
 _ALSO = 0.7
 """A language with this share of the best one's points is read too: people mix them."""
 
@@ -45,7 +46,10 @@ class Detected:
 
 
 class Detector:
-    """Recognises languages by their common words."""
+    """Recognises languages by their common words.
+
+    A message of a few words, none of them common, is read in all languages of its script.
+    """
 
     def __init__(self, packs: Mapping[str, Collection[str]], file: Traversable) -> None:
         others = read_yaml(file, OtherLanguages).languages
@@ -75,7 +79,9 @@ class Detector:
         points = self._count(token.word for token in tokens)
         best = max(points.values(), default=0.0)
         near = [name for name, count in points.items() if count >= _ALSO * best]
-        read = [n for n in self._latin if n in near or n == self._latin[0] or not points]
+        if not points and _may_be_any(tokens):
+            near = self._latin
+        read = [name for name in self._latin if name in near or name == self._latin[0]]
         language = UNKNOWN
         if best >= max(1.0, _SURE_SHARE * len(tokens)):
             language = max(near, key=lambda name: (points[name], name in self._packs))
@@ -90,9 +96,17 @@ class Detector:
         return points
 
 
+def _may_be_any(tokens: Sequence[Token]) -> bool:
+    """Whether these may be words of any language: in more of them a common one would be."""
+    words = [token.word for token in tokens if len(token.word) <= _LONGEST_WORD]
+    return 0 < len(words) <= _FEW
+
+
 def _scripts(text: str) -> Counter[str]:
     """Letters by script, of the first part of a long text."""
     first = text[:_LETTERS_LOOKED_AT]
+    if first.isascii():
+        return Counter({_LATIN: 1})  # or no letters at all, which is the same here
     found = Counter(filter(None, map(_script, _NOT_ASCII.findall(first))))
     found[_LATIN] = max(0, sum(map(str.isalpha, first)) - sum(found.values()) + found[_LATIN])
     return found

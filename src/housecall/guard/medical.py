@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Literal
@@ -16,12 +17,12 @@ from typing import Literal
 from housecall.errors import ConfigError
 from housecall.guard.base import GuardMatch, GuardResult, Level
 from housecall.guard.languages import UNKNOWN, Detected, Detector
-from housecall.guard.learned import LearnedReader, load_learned
+from housecall.guard.learned import LearnedReader
 from housecall.guard.matcher import ALARMING, Matcher
 from housecall.guard.messages import Messages, load_messages
 from housecall.guard.output import OutputPolicy, OutputReader
 from housecall.guard.packs import Rule
-from housecall.guard.rule_sets import RuleSets, hash_of, uncollected
+from housecall.guard.rule_sets import WEIGHTS, RuleSets, hash_of
 from housecall.guard.rules import RuleSet
 from housecall.guard.text import Token, split
 from housecall.types import Message
@@ -35,6 +36,7 @@ PARAGRAPH = "\n\n"
 _FIRST_LANGUAGE = "en"
 _ORDER: tuple[Level, ...] = ("crisis", "emergency", "dose", "off_topic")
 _EARLIER_TURNS = 3
+_MOST_KNOWN = 4_096
 _SHORTEST_UNKNOWN = 5
 """Words of a message from which on it says something that no language was recognised."""
 
@@ -71,15 +73,14 @@ class MedicalGuard:
         version: str,
         off_topic: OffTopic = "allow",
         output: OutputPolicy = "mark",
-        learned: LearnedReader | None = None,
     ) -> None:
-        self._learned = learned
         self._rules = rules
         self._detector = detector
         self._messages = messages
         self._version = version
         self._off_topic = off_topic
         self._output = output
+        self._known: dict[tuple[str, bytes], frozenset[str]] = {}
 
     @classmethod
     def load(
@@ -110,19 +111,17 @@ class MedicalGuard:
         folders.sort(key=lambda one: one.name != _FIRST_LANGUAGE)
         messages = load_messages(folder / "messages.yaml", country)
         edited = hash_of([*folders, folder / "messages.yaml"]) != _verified(packs)
-        rules = RuleSets(folders, partial(_check_messages, messages), at_once=edited)
-        with uncollected():
-            reader = load_learned(folder / "learned.json") if learned else None
+        accept = partial(_check_messages, messages)
+        rules = RuleSets(folders, accept, at_once=edited, learned=learned)
         files = [folder / "languages.yaml", folder / "messages.yaml"]
-        weights = [folder / "learned.json"] if learned else []
+        read = hash_of([*folders, *files], besides=() if learned else (WEIGHTS,))
         return cls(
             rules,
-            Detector(rules.function_words, files[0]),
+            Detector(rules.words, files[0]),
             messages,
-            f"{_CODE_VERSION}-{hash_of([*folders, *files, *weights])[:16]}",
+            f"{_CODE_VERSION}-{read[:16]}",
             off_topic,
             output,
-            reader,
         )
 
     @property
@@ -140,15 +139,13 @@ class MedicalGuard:
         tokens = split(text)
         detected = self._detector.detect(text, tokens)
         asked = [message.content for message in history if message.role == "user"]
-        earlier = [(said, split(said)) for said in asked[-_EARLIER_TURNS:]]
+        earlier = asked[-_EARLIER_TURNS:]
         matches: list[GuardMatch] = []
         fired: dict[tuple[str, str], Rule | Learned] = {}
         told_before = False
         for language in detected.read:
             rules = self._rules[language]
-            before = frozenset[str]().union(
-                *(Matcher(rules, said, words).concepts() for said, words in earlier)
-            )
+            before = frozenset[str]().union(*(self._told(rules, said) for said in earlier))
             told_before |= bool(before)
             for match in Matcher(rules, text, tokens).matches(before):
                 rule = rules.rules[match.rule]
@@ -157,9 +154,12 @@ class MedicalGuard:
                 matches.append(match)
                 if match.assertion in ALARMING:
                     fired[language, match.rule] = rule
-        if self._learned and detected.language in (_FIRST_LANGUAGE, UNKNOWN):
+        language = detected.language
+        if reader := self._rules.reader(language) if language in self._rules else None:
             lowered = any(match.assertion not in ALARMING for match in matches)
-            matches += self._second_stage(text, tokens, fired, told_before, lowered)
+            matches += _second_stage(
+                reader, language, text, tokens, fired, told_before=told_before, lowered=lowered
+            )
         levels = {rule.level for rule in fired.values()}
         return GuardResult(
             level=next((level for level in _ORDER if level in levels), "none"),
@@ -169,39 +169,16 @@ class MedicalGuard:
             covered=self._covers(detected, tokens),
         )
 
-    def _second_stage(
-        self,
-        text: str,
-        tokens: Sequence[Token],
-        fired: dict[tuple[str, str], Rule | Learned],
-        told_before: bool,
-        lowered: bool,
-    ) -> list[GuardMatch]:
-        """Raise what no rule raised; withdraw what rules raised on words that weigh plainly less.
-
-        Never withdrawn are what earlier messages completed, a rule that ``stands``, one of another
-        language than the one that the weights are for, and an alarm beside a question about a
-        dose, which sounds harmless.
-        """
-        assert self._learned is not None
-        urgent = {k: s.level for k, s in fired.items() if s.level in ("crisis", "emergency")}
-        reading = self._learned.read(tokens, set(urgent.values()), lowered)
-        if reading.start == reading.end:
-            return []
-        start, end = tokens[reading.start].start, tokens[reading.end - 1].end
-        if reading.verdict == "alarm" and not urgent:
-            sign = Learned(self._learned.level(reading))
-            fired[_FIRST_LANGUAGE, sign.rule] = sign
-            return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
-        ours = all(
-            key in urgent and key[0] == _FIRST_LANGUAGE and not sign.stands
-            for key, sign in fired.items()
-        )
-        if reading.verdict == "harmless" and urgent and ours and not told_before:
-            for key in urgent:
-                del fired[key]
-            return [GuardMatch(HARMLESS, text[start:end], start, end, "present")]
-        return []
+    def _told(self, rules: RuleSet, said: str) -> frozenset[str]:
+        """The concepts that an earlier message asserts; each turn of a chat asks for them again."""
+        digest = blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = rules.language, digest  # no message is kept
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[key] = Matcher(rules, said, split(said)).concepts()
+        return found
 
     def answer_reader(self, result: GuardResult, messages: Sequence[Message]) -> OutputReader:
         """Reads the answer to the last of ``messages``, which ``result`` is about."""
@@ -225,6 +202,38 @@ class MedicalGuard:
         if detected.language != UNKNOWN:
             return detected.language in self._rules
         return bool(detected.read) and len(tokens) < _SHORTEST_UNKNOWN
+
+
+def _second_stage(
+    reader: LearnedReader,
+    language: str,
+    text: str,
+    tokens: Sequence[Token],
+    fired: dict[tuple[str, str], Rule | Learned],
+    *,
+    told_before: bool,
+    lowered: bool,
+) -> list[GuardMatch]:
+    """Raise what no rule raised; withdraw what rules raised on words that weigh plainly less.
+
+    Never withdrawn are what earlier messages completed, a rule that ``stands``, one of another
+    language than the reader's, and an alarm beside a question about a dose, which sounds harmless.
+    """
+    urgent = {k: s.level for k, s in fired.items() if s.level in ("crisis", "emergency")}
+    reading = reader.read(tokens, set(urgent.values()), lowered)
+    if reading.start == reading.end:
+        return []
+    start, end = tokens[reading.start].start, tokens[reading.end - 1].end
+    if reading.verdict == "alarm" and not urgent:
+        sign = Learned(reader.level(reading))
+        fired[language, sign.rule] = sign
+        return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
+    ours = all(key in urgent and key[0] == language and not s.stands for key, s in fired.items())
+    if reading.verdict == "harmless" and urgent and ours and not told_before:
+        for key in urgent:
+            del fired[key]
+        return [GuardMatch(HARMLESS, text[start:end], start, end, "present")]
+    return []
 
 
 def _check_messages(messages: Messages, rules: RuleSet) -> None:

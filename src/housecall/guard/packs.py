@@ -1,9 +1,9 @@
 """Rule packs: YAML files that a clinician can read, checked before they are used.
 
 A folder holds the packs of one language: ``language.yaml`` (spellings, function words),
-``reading.yaml`` (the words of negation, time and person) and any number of packs of concepts and
-rules. A pack that is wrong in any way is refused with its file, its rule and what is wrong: a
-guard with a hole is not one.
+``common_words.txt`` (more words to recognise the language by), ``reading.yaml`` (the words of
+negation, time and person) and any number of packs of concepts and rules. A pack that is wrong in
+any way is refused with its file, its rule and what is wrong: a guard with a hole is not one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Language(Strict):
     """How a language is written, and the words by which it is recognised.
 
     ``gap_stops`` are words that a gap in a pattern does not go over. With ``elisions`` an
-    apostrophe parts two words: j'ai.
+    apostrophe parts two words: j'ai. ``played_down`` are phrases that make light of a message.
     """
 
     language: Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z][a-z]{3})?$")]
@@ -99,6 +99,7 @@ class Language(Strict):
     function_words: list[str]
     gap_stops: list[str]
     elisions: bool = False
+    played_down: list[_Sentence] = []
 
 
 class Cues(Strict):
@@ -126,6 +127,14 @@ class Cues(Strict):
 
 
 _Model = TypeVar("_Model", bound=Strict)
+
+
+def read_words(file: Traversable) -> list[str]:
+    """The words of a file that has one a line and comments after ``#``; none without the file."""
+    if not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def read_yaml(file: Traversable, model: type[_Model]) -> _Model:

@@ -9,7 +9,16 @@ from importlib.resources.abc import Traversable
 
 from housecall.errors import ConfigError
 from housecall.guard.context import CUE
-from housecall.guard.packs import Cues, Language, Pack, Rule, line_of, read_packs, read_yaml
+from housecall.guard.packs import (
+    Cues,
+    Language,
+    Pack,
+    Rule,
+    line_of,
+    read_packs,
+    read_words,
+    read_yaml,
+)
 from housecall.guard.phrases import Choice, Element, Elements, PhraseError, Word, choice, parse
 from housecall.guard.search import Search
 from housecall.guard.spelling import Speller
@@ -45,7 +54,7 @@ class RuleSet:
 
     def read(self, text: str, tokens: Sequence[Token]) -> Text:
         """The words of a message in the spelling of the rules."""
-        return spelled(text, tokens, self.speller)
+        return spelled(text, tokens, self.speller.spell)
 
 
 def load_rules(folder: Traversable) -> RuleSet:
@@ -66,19 +75,11 @@ def load_rules(folder: Traversable) -> RuleSet:
         _sums_of(compiler.sums),
         Search([*compiler.phrases, *compiler.asked_concepts()], stops),
         Search(compiler.cues, stops),
-        compiler.speller(language, _real_words(folder / "real_words.txt")),
+        compiler.speller(language, read_words(folder / "real_words.txt")),
         frozenset(map(fold, language.function_words)),
         language.language,
         frozenset(name for pack in packs.values() for name in pack.background),
     )
-
-
-def _real_words(file: Traversable) -> list[str]:
-    """Words of a language that are no misspelt word of the rules; none without the file."""
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("#")]
 
 
 def _sums_of(sums: Sequence[Sum]) -> dict[str, list[int]]:

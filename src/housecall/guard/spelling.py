@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 _LEET = str.maketrans("0134578", "oieastb")
 _REPEATED = re.compile(r"([^\W\d_])\1{2,}")
@@ -53,7 +53,8 @@ class Speller:
         self._vocabulary = frozenset(vocabulary)
         self._known = self._vocabulary | frozenset(real_words) | spellings.keys()
         self._parts = self._vocabulary | frozenset(prefixes)
-        self._remembered: dict[str, tuple[str, ...]] = {}
+        self.spell = lru_cache(_MOST_REMEMBERED)(self._spell)
+        """The words that a folded word stands for."""
 
     @cached_property
     def _by_gap(self) -> Mapping[str, set[str]]:
@@ -63,15 +64,6 @@ class Speller:
             if _SHORTEST_MENDED <= len(word) <= _LONGEST_MENDED and word.isalpha():
                 for form in _with_one_letter_less(word):
                     found[form].add(word)
-        return found
-
-    def __call__(self, word: str) -> tuple[str, ...]:
-        """The words that a folded word stands for."""
-        found = self._remembered.get(word)
-        if found is None:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[word] = self._spell(word)
         return found
 
     def _spell(self, word: str) -> tuple[str, ...]:

@@ -43,17 +43,28 @@ Spell = Callable[[str], tuple[str, ...]]
 """The words that a folded word stands for."""
 
 _HAN = r"\u3400-\u9fff"  # written without spaces: each character is a word
-_LETTER = rf"[^\W_{_HAN}]"
 _MARK = r"[\u0900-\u0903\u093a-\u094d\u0962\u0963]"  # vowel signs, which \w leaves out
-_TOKEN = re.compile(
-    r"(?P<spaced>(?<![^\W_])[a-z](?:[ .*_-]{1,2}[a-z]){3,}(?![^\W_]))"
-    r"|(?P<word>\d+(?:[.,:/]\d+)*"
-    rf"|{_LETTER}+(?:(?:'(?={_LETTER})|{_MARK}){_LETTER}*)*|[{_HAN}])"
-    r"|(?P<COMMA>\.{2,}|[,:()\[\]\u3001]|--+|(?<=\s)-(?=\s)|[\u2013\u2014])"
-    r"|(?P<SENTENCE>[.!?;\u3002\u0964])"
-    r"|(?P<LINE>[\n\r])"
+_BREAKS = (
+    r"(\.{2,}|[,:()\[\]\u3001]|--+|(?<=\s)-(?=\s)|[\u2013\u2014])"
+    r"|([\n\r])"
+    r"|([.!?;\u3002\u0964])"
 )
-_KINDS = {kind: Break[kind] for kind in ("COMMA", "SENTENCE", "LINE")}
+
+
+def _tokens(letter: str, more: str) -> re.Pattern[str]:
+    """Words (spaced out, others), then what stands between them, in the order of ``Break``."""
+    return re.compile(
+        r"((?<![^\W_])[a-z](?:[ .*_-]{1,2}[a-z]){3,}(?![^\W_]))"
+        rf"|(\d+(?:[.,:/]\d+)*|{letter}+{more})"
+        rf"|{_BREAKS}"
+    )
+
+
+_LETTER = rf"[^\W_{_HAN}]"
+_TOKEN = _tokens(_LETTER, rf"(?:(?:'(?={_LETTER})|{_MARK}){_LETTER}*)*|[{_HAN}]")
+_ASCII_TOKEN = _tokens("[a-z0-9]", "(?:'[a-z0-9]+)*")
+_SPACED, _WORD = 1, 2  # numbers of groups
+_BREAKS_IN_ORDER = tuple(Break)
 _SEPARATORS = re.compile(r"[ .*_-]")
 _DISGUISED = re.compile(r"(?<=[a-z])[@$](?=[a-z])|(?<=\b[a-z])!(?=[a-z])")
 _DISGUISES = {"@": "a", "$": "s", "!": "i"}
@@ -85,19 +96,22 @@ def read_text(text: str, spell: Spell) -> Text:
 def split(text: str) -> list[Token]:
     """The words of a message before they are spelled in any language."""
     folded, origins = _fold_all(text)
-    folded = _DISGUISED.sub(lambda found: _DISGUISES[found.group()], folded)
+    if not _DISGUISES.keys().isdisjoint(folded):
+        folded = _DISGUISED.sub(lambda found: _DISGUISES[found.group()], folded)
     tokens: list[Token] = []
     strongest = Break.NONE
-    for found in _TOKEN.finditer(folded):
-        kind, written = found.lastgroup, found.group()
-        if kind == "spaced":
-            written = _SEPARATORS.sub("", written)
-        elif kind != "word":
-            strongest = max(strongest, _KINDS[str(kind)])
+    for found in (_ASCII_TOKEN if folded.isascii() else _TOKEN).finditer(folded):
+        kind = found.lastindex or 0
+        if kind > _WORD:
+            strongest = max(strongest, _BREAKS_IN_ORDER[kind - _WORD])
             continue
-        first, last = found.span()
-        end = max(origins[last], origins[last - 1] + 1)
-        tokens.append(Token(written, origins[first], end, strongest))
+        written = found.group()
+        if kind == _SPACED:
+            written = _SEPARATORS.sub("", written)
+        start, end = found.span()
+        if origins:
+            start, end = origins[start], max(origins[end], origins[end - 1] + 1)
+        tokens.append(Token(written, start, end, strongest))
         strongest = Break.NONE
     return tokens
 
@@ -121,7 +135,7 @@ def spelled(text: str, tokens: Sequence[Token], spell: Spell) -> Text:
 
 def words_in(folded: str) -> list[str]:
     """The words of a folded text, as they stand there."""
-    return [token.group() for token in _TOKEN.finditer(folded) if token.lastgroup == "word"]
+    return [token.group() for token in _TOKEN.finditer(folded) if token.lastindex == _WORD]
 
 
 def fold(text: str) -> str:
@@ -130,9 +144,12 @@ def fold(text: str) -> str:
 
 
 def _fold_all(text: str) -> tuple[str, Sequence[int]]:
-    """The folded text, and for each of its characters (and its end) the place in ``text``."""
+    """The folded text, and for each of its characters (and its end) the place in ``text``.
+
+    Without places where they are the same.
+    """
     if text.isascii():
-        return text.lower().replace("`", "'"), range(len(text) + 1)
+        return text.lower().replace("`", "'"), ()
     pieces: list[str] = []
     origins: list[int] = []
     for place, character in enumerate(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -98,6 +99,7 @@ async def _serve(
             await asyncio.gather(loading, return_exceptions=True)
             await engine.close()
         raise
+    gc.freeze()  # rules and packages stay: looking them over again halts all answers for 60 ms
     app.state.loading, app.state.began = loading, began
     config = uvicorn.Config(
         app,
