@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,13 +145,21 @@ def test_a_used_port_is_found_out_before_anything_else(tmp_path: Path) -> None:
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     recipe: Path, tmp_path: Path
 ) -> None:
     command = [*HOUSECALL, "run", str(recipe), "--to", "merge"]
     command += ["--set", "train.max_steps=400", "--set", "train.epochs=400"]
     command += ["--set", "train.checkpoint_seconds=0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell started in the background ignores SIGINT, and so would this
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     run = tmp_path / "runs" / "tiny"
     deadline = time.monotonic() + 60
     while not list(run.glob(".adapter.*.checkpoint")) and time.monotonic() < deadline:
@@ -169,6 +178,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert (run / "dataset" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a full disk needs root to mount one"
 )
@@ -190,6 +200,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(recipe: Path, tmp_path: Path)
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_a_second_run_skips_everything(
     recipe: Path, tmp_path: Path
 ) -> None:

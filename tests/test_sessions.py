@@ -334,17 +334,20 @@ def test_old_conversations_are_erased(file: Path, store: SessionStore) -> None:
 
 
 def test_words_that_a_reader_holds_are_wiped_the_next_time(
-    file: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch
+    file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin(store, "ses_1", "a very secret illness", new=True)
-    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+    with (
+        closing(SessionStore(f"sqlite:///{file}")) as store,
+        closing(sqlite3.connect(file, isolation_level=None)) as reader,
+    ):
+        begin(store, "ses_1", "a very secret illness", new=True)
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM sessions").fetchall()
         store.delete_session("ses_1")
-        monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
         assert store.erase(timedelta(0), None) == 1
         reader.execute("ROLLBACK")
-    assert store.erase(timedelta(0), None) == 0
+        assert store.erase(timedelta(0), None) == 0
     assert b"very secret" not in b"".join(f.read_bytes() for f in file.parent.iterdir())
 
 

@@ -40,6 +40,7 @@ def test_loss_before_training_is_that_of_a_base_whose_4_bit_weights_get_gradient
     assert len(learned) == 2 * 7  # every layer of both blocks: gradients reach the first one
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     tiny_llama: Path, tmp_path: Path
 ) -> None:

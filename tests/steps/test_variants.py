@@ -179,6 +179,7 @@ def test_bitsandbytes_folders_are_those_of_save_pretrained(
     assert configs[0] == configs[1]
 
 
+@pytest.mark.slow
 def test_a_format_that_is_larger_than_its_name_says_why(
     tiny_sentencepiece: Path, tiny_run: Run, tmp_path: Path
 ) -> None:

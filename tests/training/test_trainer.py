@@ -97,6 +97,7 @@ def test_the_course_is_kept_in_figures_and_pictures(tiny_run: Run, tmp_path: Pat
     assert metrics["memory_estimate_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_half_precision_scales_the_loss_and_leaves_out_steps_that_overflow(
     tiny_run: Run, tmp_path: Path
 ) -> None:
