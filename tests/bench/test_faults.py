@@ -18,6 +18,7 @@ from housecall.errors import ArtifactError, EngineError, MissingPackage
 from housecall.pipeline import Run
 from housecall.steps.bench import Bench, run
 
+pytestmark = pytest.mark.slow
 SMALL = BenchConfig(prompts=1, repeats=1, prompt_tokens=16, new_tokens=2, batches=(), answers=0)
 
 
@@ -30,7 +31,6 @@ def made_anew_with_zeros(variant: Path, name: str) -> None:
             (draft.path / file).write_bytes(bytes(len(raw)) if file == name else raw)
 
 
-@pytest.mark.slow
 def test_a_model_that_does_not_load_is_a_row_and_the_rest_goes_on(copy: Run) -> None:
     variants = copy.path / "variants"
     made_anew_with_zeros(variants / "int8", "model.safetensors")
@@ -109,7 +109,6 @@ class Scripted:
         )
 
 
-@pytest.mark.slow
 def test_rounds_go_forth_and_back_and_an_interrupted_bench_goes_on(copy: Run) -> None:
     names = ("fp16", "int8", "gguf-f16")
     config = SMALL.model_copy(update={"repeats": 3})
@@ -130,7 +129,6 @@ def test_rounds_go_forth_and_back_and_an_interrupted_bench_goes_on(copy: Run) ->
     assert not list(copy.path.glob(".bench*"))
 
 
-@pytest.mark.slow
 def test_other_settings_begin_anew(copy: Run) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Bench(copy.path, ("fp16",)), SMALL, copy.path / "bench", Scripted(stop_after=0))

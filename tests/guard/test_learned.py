@@ -126,7 +126,7 @@ def test_playing_down_is_not_weighed() -> None:
 
 
 def test_a_red_flag_in_a_long_story_counts() -> None:
-    filler = "pancakes " * 240
+    filler = " ".join(f"pancakes in{n}" for n in range(120)) + " "
     learned = reader(ALARMING | HARMLESS | {"pancakes": -1})
     assert learned.read(split(filler + "plums " + filler)).verdict == "alarm"
     assert learned.read(split(filler)).verdict != "alarm"
@@ -142,6 +142,13 @@ def test_what_is_summed_is_what_was_trained_on() -> None:
     weights = from_table(file.weights)
     total = sum(weights.get(feature, 0) for feature in features(words))
     assert LearnedReader(file, PLAYED_DOWN)._sums(words)[-1] == total != 0
+
+
+def test_a_word_said_again_and_again_is_not_weighed() -> None:
+    learned = reader(ALARMING)
+    assert learned.read(split("plums " * 40)).verdict == "harmless"
+    assert learned.read(split("plums " * 40), {"emergency"}).verdict == "alarm"
+    assert learned.read(split("pears figs " * 3 + "plums")).verdict == "alarm"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ class Torrent(FakeEngine):
             self.active -= 1
 
 
+@pytest.mark.slow
 def test_a_slow_reader_holds_little_memory_and_is_dropped(app_of: Callable[..., FastAPI]) -> None:
     engine = Torrent()
     app = app_of(engine, send_timeout=0.5)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 SLOW = {"message": "one two three four five six seven eight nine ten"}
 
 
+@pytest.mark.slow
 async def test_a_full_queue_is_429_while_health_answers(client_of: Any) -> None:
     engine = FakeEngine(parallel=1, delay=0.1)
     client = await client_of(engine, queue=2)

@@ -35,6 +35,9 @@ SHORTEST_ALARM = 5
 _SHORTEST_LOWERED = 8
 """The same where rules found something and read it as denied, past or asked."""
 
+_LEAST_DIFFERENT = 20
+"""Words for each different one from which on a message is no sentence that could be weighed."""
+
 _GAP = 5
 _PIECES = (3, 4, 5)
 _SEAM = max(_PIECES) - 1
@@ -131,7 +134,8 @@ class LearnedReader:
         bonus = max((by_rules[level] for level in found), default=0.0)
         alarms = score + bonus + by_rules["lowered"] * lowered >= self._file.alarm_at
         shortest = _SHORTEST_LOWERED if lowered else SHORTEST_ALARM
-        if len(words) < (self._file.shortest_doubted if found else shortest):
+        too_few = len(words) < (self._file.shortest_doubted if found else shortest)
+        if too_few or len(words) > _LEAST_DIFFERENT * len(set(words)):  # one word again and again
             alarms = bool(found)
         elif len(words) > _WINDOW + _STEP:  # no window is harmless enough for all the others
             alarms = alarms or bool(found)
