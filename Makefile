@@ -21,7 +21,7 @@ test: $(VENV)/dev.stamp system-packages
 
 check: $(VENV)/dev.stamp
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp

@@ -272,7 +272,7 @@ def write(data: Data, language: str) -> None:
     scores = together(scores, levels(data), data.lengths, language)
     alarm_at, recall = at(scores[data.train], data.urgent[data.train], ALARMING_SHARE)
     print(
-        f"alarms from {alarm_at:.2f} on: recall {recall:.1%}, false {ALARMING_SHARE:.0%}, held out"
+        f"{ALARMING_SHARE:.0%} false alarms from {alarm_at:.2f} on: recall {recall:.1%}, held out"
     )
     alpha, bias = fit(data.kernel, data.labels, RIDGE)
     weights, scale = primal(data.parts, alpha)
