@@ -1,8 +1,8 @@
 """The messages of a language on which its second stage is trained, all written for it.
 
-train.jsonl and train_languages.jsonl of tests/guard/data, the shipped development texts, the cases
-of tests/guard, examples in the rule packs, and in English the first questions of the starter
-dialogues (urgent if the first sentence of the answer sends to emergency care). Never test.jsonl.
+The files train*.jsonl of tests/guard/data, the shipped development texts, the cases of
+tests/guard, examples in the rule packs, and in English the first questions of the starter dialogues
+(urgent if the first sentence of the answer sends to emergency care). Never test.jsonl.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ STARTER = ROOT / "src/housecall/data/starter.jsonl"
 DATA = (
     ROOT / "tests/guard/data/train.jsonl",
     ROOT / "tests/guard/data/train_languages.jsonl",
+    ROOT / "tests/guard/data/train_crises.jsonl",
     ROOT / "src/housecall/data/guard_dev.jsonl",
     ROOT / "tests/guard/cases.jsonl",
     ROOT / "tests/guard/cases_second_author.jsonl",

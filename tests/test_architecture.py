@@ -49,7 +49,7 @@ LAYERS = (
     "engines/llama_embedder",
     "engines/llama engines/hf engines/remote engines/fake engines/__init__",
     "guard/text guard/packs guard/spelling",
-    "guard/phrases guard/places guard/messages guard/languages guard/weights",
+    "guard/phrases guard/places guard/messages guard/languages guard/weights guard/features",
     "guard/symbols guard/learned",
     "guard/follow",
     "guard/search",

@@ -10,14 +10,8 @@ import pytest
 
 from housecall.errors import ConfigError
 from housecall.guard import MedicalGuard
-from housecall.guard.learned import (
-    LearnedFile,
-    LearnedReader,
-    PlayedDown,
-    features,
-    load_learned,
-    words_to_weigh,
-)
+from housecall.guard.features import PlayedDown, features, words_to_weigh
+from housecall.guard.learned import LearnedFile, LearnedReader, load_learned
 from housecall.guard.text import split
 from housecall.guard.weights import Table, from_table, to_table
 from housecall.types import Message
@@ -29,11 +23,14 @@ PLAYED_DOWN = PlayedDown(
 )
 
 
-def reader(weights: dict[str, int], scale: float = 1.0) -> LearnedReader:
+def reader(
+    weights: dict[str, int], scale: float = 1.0, crisis_alarm_at: float = 90.0
+) -> LearnedReader:
     """A reader that knows a few words only."""
     return LearnedReader(
         LearnedFile(
             trained_on="", scale=scale, bias=0.0, crisis_scale=1.0, crisis_bias=-0.5,
+            crisis_from=0.0, crisis_alarm_at=crisis_alarm_at,
             alarm_at=0.2, shortest_doubted=10,
             rule_weights={"emergency": 0.25, "crisis": 1.0, "lowered": 0.0},
             weights=to_table(weights), crisis_weights=to_table({"gone": 9}),
@@ -70,6 +67,19 @@ def test_it_raises_an_alarm_that_no_rule_raised() -> None:
 def test_it_tells_a_crisis_from_an_emergency() -> None:
     result = guard_with(reader(ALARMING)).check("the plums are gone and so am i in the end")
     assert (result.level, result.matches[0].rule) == ("crisis", "learned:crisis")
+
+
+def test_the_crisis_sum_alarms_by_itself_and_keeps_what_the_other_would_withdraw() -> None:
+    guard = guard_with(reader(HARMLESS, crisis_alarm_at=1.0))
+    told = "by the time you read this the lights are out and i am gone"
+    result = guard.check(told)
+    (match,) = result.matches
+    assert (result.level, match.rule) == ("crisis", "learned:crisis")
+    assert "gone" in match.text
+    assert guard_with(reader(HARMLESS)).check(told).level == "none"
+    kept = "pancakes, pancakes and chest pain, then pancakes and i am gone gone gone"
+    assert guard.check(kept).level == "emergency"
+    assert guard_with(reader(HARMLESS)).check(kept).level == "none"
 
 
 def test_it_withdraws_an_emergency_and_says_so() -> None:
@@ -141,7 +151,7 @@ def test_what_is_summed_is_what_was_trained_on() -> None:
     )
     weights = from_table(file.weights)
     total = sum(weights.get(feature, 0) for feature in features(words))
-    assert LearnedReader(file, PLAYED_DOWN)._sums(words)[-1] == total != 0
+    assert LearnedReader(file, PLAYED_DOWN)._weights.sums(words)[-1] == total != 0
 
 
 def test_a_word_said_again_and_again_is_not_weighed() -> None:

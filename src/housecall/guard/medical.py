@@ -225,7 +225,7 @@ def _second_stage(
         return []
     start, end = tokens[reading.start].start, tokens[reading.end - 1].end
     if reading.verdict == "alarm" and not urgent:
-        sign = Learned(reader.level(reading))
+        sign = Learned("crisis" if reading.crisis else "emergency")
         fired[language, sign.rule] = sign
         return [GuardMatch(sign.rule, text[start:end], start, end, "present")]
     ours = all(key in urgent and key[0] == language and not s.stands for key, s in fired.items())
