@@ -26,7 +26,7 @@ from guard_texts import PACKS, URGENT, rows
 
 from housecall.guard import MedicalGuard
 from housecall.guard.features import PlayedDown, features, words_to_weigh
-from housecall.guard.learned import SHORTEST_ALARM, SMOOTHING
+from housecall.guard.learned import LONGEST_CRISIS, SHORTEST_ALARM, SMOOTHING
 from housecall.guard.packs import Language, read_yaml
 from housecall.guard.rule_sets import WEIGHTS
 from housecall.guard.text import split
@@ -268,7 +268,8 @@ def score(data: Data, language: str, fold: Array) -> Scores:
         alone[others] = data.kernel[np.ix_(others, some)] @ alpha + bias
     crisis = held_out(data.kernel, data.crises, fold, RIDGE)
     rules = together(alone, levels(data), data.lengths, language)
-    by_itself = (crisis >= CRISIS_ALARM_AT) & (data.lengths >= SHORTEST_ALARM)
+    fits = (data.lengths >= SHORTEST_ALARM) & (data.lengths <= LONGEST_CRISIS)
+    by_itself = (crisis >= CRISIS_ALARM_AT) & fits
     return Scores(alone, rules, crisis, np.where(by_itself, np.float32(9.0), rules))
 
 

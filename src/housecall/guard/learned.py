@@ -41,6 +41,10 @@ _LEAST_DIFFERENT = 20
 _WINDOW, _STEP = 120, 40
 """Words of a message longer than both that are read together: the longest that it learned from."""
 
+LONGEST_CRISIS = 60
+"""Words of a message up to which the crisis sum alarms by itself: in longer ones, most of them calm
+stories, it did so on 98 of 1,164 of iCliniq's real questions."""
+
 _SPAN = 8
 
 
@@ -144,7 +148,7 @@ class LearnedReader:
         if too_few or len(words) > _LEAST_DIFFERENT * len(set(words)):  # one word again and again
             alarms = bool(found)
         else:
-            if not alarms:
+            if not alarms and len(words) <= LONGEST_CRISIS:
                 crisis = self._crisis(words)
                 if alarms := crisis.score + less >= file.crisis_alarm_at:
                     total = crisis
