@@ -46,6 +46,13 @@ def test_each_word_can_be_read_again_from_its_own_place(text: str) -> None:
         assert word in read_text(text[start:end], Speller({}, []).spell).words
 
 
+def test_of_a_word_without_end_only_its_beginning_is_kept() -> None:
+    for word in ("a" * 40_000, "\u0436" * 40_000, "1" * 40_000):
+        read = read_text(word, Speller({}, []).spell)
+        assert list(map(len, read.words)) == [200]
+        assert read.span(0, 1) == (0, 40_000)
+
+
 def test_an_accent_typed_apart_belongs_to_its_word() -> None:
     assert read_text("cafe\u0301!", Speller({}, []).spell).span(0, 1) == (0, 5)
 

@@ -21,7 +21,6 @@ from housecall.guard.text import fold
 
 _FILES = (".yaml", ".txt", ".json")
 
-
 WEIGHTS = "learned.json"
 """The file with a language's second stage, which all but the first language may lack."""
 

@@ -65,6 +65,7 @@ _TOKEN = _tokens(_LETTER, rf"(?:(?:'(?={_LETTER})|{_MARK}){_LETTER}*)*|[{_HAN}]"
 _ASCII_TOKEN = _tokens("[a-z0-9]", "(?:'[a-z0-9]+)*")
 _SPACED, _WORD = 1, 2  # numbers of groups
 _BREAKS_IN_ORDER = tuple(Break)
+_LONGEST_WORD = 200  # what is more of it is not read: readers keep words that they have met
 _SEPARATORS = re.compile(r"[ .*_-]")
 _DISGUISED = re.compile(r"(?<=[a-z])[@$](?=[a-z])|(?<=\b[a-z])!(?=[a-z])")
 _DISGUISES = {"@": "a", "$": "s", "!": "i"}
@@ -105,7 +106,7 @@ def split(text: str) -> list[Token]:
         if kind > _WORD:
             strongest = max(strongest, _BREAKS_IN_ORDER[kind - _WORD])
             continue
-        written = found.group()
+        written = found.group()[:_LONGEST_WORD]
         if kind == _SPACED:
             written = _SEPARATORS.sub("", written)
         start, end = found.span()
