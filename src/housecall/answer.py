@@ -180,6 +180,8 @@ class Answerer:
         request = draft.request
         given = [message for message in request.messages if message.role == "system"]
         if draft.session_id is None:
+            if self.store.failing and not draft.urgent:  # else all is made before it can't be saved
+                await to_thread.run_sync(self.store.check)
             conversation = Conversation.of(request.messages)
             return conversation if request.raw else self._with_system(conversation)
         begin_turn = partial(

@@ -103,6 +103,17 @@ def add_message(
     database.flush()
 
 
+def add_question(database: Session, session_id: str, message: str, now: datetime) -> int:
+    """Write a question and give its turn; one that was never answered, sent again, is the same."""
+    last = select(MessageRow).where(MessageRow.session_id == session_id)
+    newest = database.scalar(last.order_by(MessageRow.turn.desc(), MessageRow.id.desc()).limit(1))
+    if newest is not None and (newest.role, newest.content) == ("user", message):
+        return newest.turn
+    turn = 1 if newest is None else newest.turn + 1
+    add_message(database, session_id, turn, "user", message, "complete", now)
+    return turn
+
+
 def add_answer(database: Session, record: AnswerRecord, owner: str) -> None:
     """Write the lineage of an answer; as a plain row, for nothing of it is read again."""
     values = {**record.model_dump(), "owner": owner}

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import delete, exists, false, func, or_, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -36,6 +36,7 @@ from housecall.records import (
 from housecall.rows import (
     add_answer,
     add_message,
+    add_question,
     check_id,
     columns,
     count_turns,
@@ -66,10 +67,18 @@ class SessionStore:
         self._leases = Leases()
         self._words_left = False
         self._one_writer = threading.Lock()
+        self.failing = False
+        """Whether the database failed and ``check`` has not found it well again."""
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def check(self) -> None:
+        """Find out whether the database can be written: an answer that can't be saved is lost."""
+        with self._transaction() as database:
+            database.execute(update(SessionRow).where(false()).values(title=""))
+        self.failing = False
 
     def sessions(
         self,
@@ -156,7 +165,7 @@ class SessionStore:
                 self._leases.take(database, session_id, owner)
                 touch(database, session_id, now, model, system)
                 row = database.get_one(SessionRow, session_id, populate_existing=True)
-            turn = _question(database, session_id, message, now)
+            turn = add_question(database, session_id, message, now)
             messages = read_messages(database, session_id, row.first_turn - _TURNS_BEFORE)
             return BegunTurn(
                 turn=turn,
@@ -285,15 +294,5 @@ class SessionStore:
         try:
             yield
         except SQLAlchemyError as error:
+            self.failing = True
             raise translated(error) from error
-
-
-def _question(database: Session, session_id: str, message: str, now: datetime) -> int:
-    """Write a question and give its turn; one that was never answered, sent again, is the same."""
-    last = select(MessageRow).where(MessageRow.session_id == session_id)
-    newest = database.scalar(last.order_by(MessageRow.turn.desc(), MessageRow.id.desc()).limit(1))
-    if newest is not None and (newest.role, newest.content) == ("user", message):
-        return newest.turn
-    turn = 1 if newest is None else newest.turn + 1
-    add_message(database, session_id, turn, "user", message, "complete", now)
-    return turn

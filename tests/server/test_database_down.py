@@ -9,7 +9,19 @@ import httpx
 import pytest
 from sqlalchemy import event
 
+from housecall.engines.fake import FakeEngine
+
 pytestmark = pytest.mark.anyio
+
+
+ONE_QUESTION: dict[str, dict[str, Any]] = {
+    "/generate": {"prompt": "I cough."},
+    "/v1/chat/completions": {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "I cough."}],
+    },
+}
+"""What is asked without a session: only its answer is saved."""
 
 
 def refused(response: httpx.Response) -> str:
@@ -33,13 +45,19 @@ async def ask_everything(client: httpx.AsyncClient, session_id: str, answer_id: 
     ]
 
 
-async def test_a_database_file_that_has_gone(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_database_file_that_has_gone(client_of: Any, tmp_path: Path) -> None:
+    engine = FakeEngine()
+    client = await client_of(engine)
     first = (await client.post("/chat", json={"message": "I cough."})).json()
     file = tmp_path / "housecall.db"
     moved = file.rename(tmp_path / "elsewhere.db")
     for message in await ask_everything(client, first["session_id"], first["id"]):
         assert message == f"the database failed: the file {file.name} has gone"
     assert "has gone" in refused(await client.get("/sessions"))
+    asked = len(engine.requests)
+    for path, body in ONE_QUESTION.items():
+        refused(await client.post(path, json=body))
+    assert len(engine.requests) == asked, "an answer was made that can't be saved"
     emergency = await client.post("/chat", json={"message": "I have chest pain"})
     assert (emergency.status_code, emergency.json()["turn"]) == (200, None)
     assert emergency.json()["text"].startswith("Call 112 now.")
@@ -49,6 +67,8 @@ async def test_a_database_file_that_has_gone(client: httpx.AsyncClient, tmp_path
     moved.rename(file)
     again = {"message": "I cough.", "session_id": first["session_id"]}
     assert (await client.post("/chat", json=again)).json()["turn"] == 2
+    for path, body in ONE_QUESTION.items():
+        assert (await client.post(path, json=body)).status_code == 200
 
 
 async def test_a_database_that_is_read_only(client_of: Any) -> None:
