@@ -85,7 +85,7 @@ def test_killed_again_and_again_at_random_moments(prepared: Run, expected: objec
         deadline = time.monotonic() + 60
         while steps_done(prepared) <= seen[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Within a few steps of the last one seen, of 200: a fast machine is not done before the kill.
+        # Within a few of 200 steps: a fast machine is not done before the kill.
         time.sleep(moment.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
