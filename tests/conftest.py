@@ -20,9 +20,14 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tiny_models import make_tiny_llama, make_tiny_sentencepiece
 from tiny_runs import tiny_recipe, write_rows
+
+# How fast this machine is says nothing about what is tested.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 

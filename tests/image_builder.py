@@ -28,9 +28,9 @@ BASE = "localhost/housecall-base"
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_KEPT = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*")
-_SECONDS_FOR_A_COMMAND = 280
-_SECONDS_TO_START = 60
-_SECONDS_TO_STOP = 30
+_SECONDS_FOR_A_COMMAND = 1400
+_SECONDS_TO_START = 300
+_SECONDS_TO_STOP = 150
 
 ASK = """
 import sys, urllib.request as request

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from housecall.engines.fake import FakeEngine
 from housecall.guard.base import GuardMatch, GuardResult
 from housecall.guard.output import OutputReader
 from housecall.server.run import bind
-from housecall.types import Message, ServedModel
+from housecall.types import Chunk, Message, Sampling, ServedModel
 
 MODEL = ServedModel(
     name="demo",
@@ -55,6 +58,29 @@ class ScriptedGuard:
         return OutputReader(known, urgent=False, policy="mark")
 
 
+class Held(FakeEngine):
+    """Stops after ``first`` tokens while ``held``, so that no test has to be quicker than it.
+
+    ``said`` counts the tokens it gave. All three are plain values: any thread may set them.
+    """
+
+    def __init__(self, *args: Any, first: int = 1, held: bool = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.first, self.held, self.said = first, held, 0
+
+    async def stream(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncGenerator[Chunk, None]:
+        count = 0
+        async with aclosing(super().stream(prompt, sampling)) as chunks:
+            async for chunk in chunks:
+                while self.held and count >= self.first:
+                    await asyncio.sleep(0.001)
+                count += 1
+                self.said += 1
+                yield chunk
+
+
 def client_for(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=20
@@ -70,7 +96,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            with httpx.Client(base_url=address) as client:
+            with httpx.Client(base_url=address, timeout=60) as client:
                 while client.get("/ready").status_code == 503:
                     time.sleep(0.01)
             yield address
@@ -91,6 +117,7 @@ def events_in(stream: str) -> list[tuple[str, str]]:
 SERVER = """
 import sys
 from pathlib import Path
+import housecall.server.run
 from housecall.engines.fake import FakeEngine
 from housecall.errors import EngineError, HousecallError
 from housecall.server.app import create_app
@@ -103,6 +130,8 @@ class Broken(FakeEngine):
     async def start(self):
         raise EngineError("demo.gguf: not a model")
 
+# A busy machine needs its time to send what is asked for when the server ends.
+housecall.server.run._SECONDS_TO_END = 30
 engine = Broken() if "broken" in sys.argv else FakeEngine(delay=0.05)
 flags = dict(flag.split("=", 1) for flag in sys.argv[2:] if "=" in flag)
 settings = load_settings(data_dir=sys.argv[1], port=0, **flags)

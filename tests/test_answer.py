@@ -28,7 +28,7 @@ from housecall.records import SavedSession
 from housecall.sessions import SessionStore
 from housecall.settings import Settings, load_settings
 from housecall.types import Message, Sampling
-from serving import MODEL, ScriptedGuard
+from serving import MODEL, Held, ScriptedGuard
 
 pytestmark = pytest.mark.anyio
 
@@ -367,12 +367,16 @@ async def test_a_cancelled_answer_is_saved_as_far_as_it_came(make: Any, how: str
 
 
 async def test_a_session_answers_one_question_at_a_time(make: Any) -> None:
-    answerer = await make(FakeEngine(delay=0.02))
+    engine = Held(held=False)
+    answerer = await make(engine)
     session_id = (await ask(answerer, chat("Hello"))).session_id
+    engine.held = True
     first = asyncio.create_task(ask(answerer, chat("one two three", session_id)))
-    await asyncio.sleep(0.03)
+    while not engine.active:
+        await asyncio.sleep(0.001)
     with pytest.raises(SessionInUse, match=session_id):
         await ask(answerer, chat("me too", session_id))
+    engine.held = False
     assert (await first).turn == 2
     assert (await ask(answerer, chat("now", session_id))).turn == 3
 
@@ -393,20 +397,23 @@ async def test_an_unknown_session_is_not_made(make: Any) -> None:
 
 
 async def test_too_many_questions_at_once_are_refused(make: Any) -> None:
-    answerer = await make(FakeEngine(parallel=1, delay=0.02), queue=1)
+    engine = Held(parallel=1)
+    answerer = await make(engine, queue=1)
     waiting = [asyncio.create_task(ask(answerer, generate("a b c d"))) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    while answerer.load != (1, 1):
+        await asyncio.sleep(0.001)
     with pytest.raises(EngineBusy):
         await ask(answerer, generate("me too"))
     assert (await ask(answerer, generate("chest pain"))).finish_reason == "guard"
+    engine.held = False
     assert [answer.finish_reason for answer in await asyncio.gather(*waiting)] == ["stop"] * 2
     assert (await ask(answerer, generate("now"))).finish_reason == "stop"
 
 
 async def test_an_answer_that_takes_too_long_is_ended(make: Any) -> None:
-    engine = FakeEngine(["a b c d e f g h"], delay=0.05)
-    answerer = await make(engine, request_timeout=0.15)
-    with pytest.raises(EngineTimeout, match=r"within 0\.15 s"):
+    engine = Held(["a b c d e f g h"])
+    answerer = await make(engine, request_timeout=1)
+    with pytest.raises(EngineTimeout, match="within 1 s"):
         await ask(answerer, chat("Hello"))
     assert engine.active == 0
     assert turns(only_session(answerer))[1][2] == "error"
@@ -427,6 +434,6 @@ async def test_timings_are_of_the_models_tokens(make: Any) -> None:
     answerer = await make(FakeEngine(["one two three four"], delay=0.02))
     timings = (await ask(answerer, generate("Hello"))).timings
     assert 20 <= timings.ttft_ms <= timings.total_ms
-    assert 10 < timings.tokens_per_second <= 50
+    assert 0 < timings.tokens_per_second <= 50
     silent = (await ask(answerer, generate("no way out"))).timings
     assert (silent.ttft_ms, silent.tokens_per_second) == (None, None)

@@ -178,7 +178,7 @@ def check_against_transformers(
         assert ours == theirs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(turns=TURNS, prompt=st.booleans())
 def test_chatml_equals_transformers(
     chatml: Model, turns: list[tuple[str, str]], prompt: bool
@@ -186,7 +186,7 @@ def test_chatml_equals_transformers(
     check_against_transformers(chatml, turns, prompt, lambda turn: merges_into_line_feed(turn[1]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(turns=TURNS, prompt=st.booleans())
 def test_tinyllama_equals_transformers(
     tinyllama: Model, turns: list[tuple[str, str]], prompt: bool
@@ -195,7 +195,7 @@ def test_tinyllama_equals_transformers(
     check_against_transformers(tinyllama, turns, prompt, lambda turn: False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(turns=TURNS)
 def test_llama_2_equals_transformers(llama_2: Model, turns: list[tuple[str, str]]) -> None:
     """The space before a content is one token with its first word; the one behind it may merge."""
@@ -216,7 +216,7 @@ def test_a_difference_that_is_stated_above_exists(chatml: Model) -> None:
 
 
 @pytest.mark.parametrize("model_name", ["chatml", "tinyllama", "llama_2"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_control_text_in_a_content_stays_text(
     model_name: str, request: pytest.FixtureRequest, data: st.DataObject
@@ -254,7 +254,7 @@ def dialogue(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("model_name", ["chatml", "tinyllama", "llama_2"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(turns=st.lists(st.tuples(CONTENT, CONTENT), max_size=3).map(dialogue))
 def test_loss_is_on_answers_and_their_ends_only(
     model_name: str, request: pytest.FixtureRequest, turns: list[tuple[str, str]]

@@ -98,7 +98,7 @@ def test_compose_has_no_key_of_its_own_and_no_way_to_write_to_a_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_api_image_is_small_and_without_torch(api: Container) -> None:
     installed = api.root / "opt/housecall"
     (packages,) = installed.glob("lib/python3*/site-packages")
@@ -112,7 +112,7 @@ def test_api_image_is_small_and_without_torch(api: Container) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_api_image_refuses_to_start_without_a_key(api: Container) -> None:
     code, _, log = api.attempt("env", "-u", "HOUSECALL_API_KEYS", "housecall", "serve", MODEL)
     assert code == 1
@@ -120,7 +120,7 @@ def test_api_image_refuses_to_start_without_a_key(api: Container) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_api_image_answers_a_chat(api: Container, api_port: int) -> None:
     url = f"http://127.0.0.1:{api_port}"
     asked = {"message": "What helps against a headache?", "max_tokens": 16, "temperature": 0}
@@ -138,7 +138,7 @@ def test_api_image_answers_a_chat(api: Container, api_port: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_ui_image_serves_its_page(buildah: Buildah) -> None:
     port = free_port()
     ui = Container(buildah, buildah.build(ROOT, "ui"), f"--env=STREAMLIT_SERVER_PORT={port}")

@@ -62,7 +62,7 @@ class Cluster:
         command = [*user, str(PROGRAMS[-1] / program), *arguments]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, timeout=60
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, timeout=300
         )
         assert done.returncode == 0, done.stderr.decode()
 
@@ -157,19 +157,20 @@ def test_two_api_processes_share_a_session(url: str, tmp_path: Path) -> None:
     flag = f"database_url={url}"
     with started(tmp_path, flag) as (_, one), started(tmp_path, flag) as (_, two):
         for address in (one, two):
-            while httpx.get(f"{address}/ready").status_code == 503:
+            while httpx.get(f"{address}/ready", timeout=60).status_code == 503:
                 pass
-        first = httpx.post(f"{one}/chat", json={"message": "I cough."}).json()
-        slow = {"message": "one two three four five", "session_id": first["session_id"]}
-        with httpx.stream("POST", f"{one}/chat", json={**slow, "stream": True}) as response:
+        first = httpx.post(f"{one}/chat", json={"message": "I cough."}, timeout=60).json()
+        slow = {"message": "word " * 60, "session_id": first["session_id"]}
+        body = {**slow, "stream": True}
+        with httpx.stream("POST", f"{one}/chat", json=body, timeout=60) as response:
             lines = response.iter_lines()
             assert next(lines) == "event: token"
-            refused = httpx.post(f"{two}/chat", json=slow)
+            refused = httpx.post(f"{two}/chat", json=slow, timeout=60)
             assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_in_use")
             assert "event: done" in list(lines)
-        third = httpx.post(f"{two}/chat", json={**slow, "message": "And now?"})
+        third = httpx.post(f"{two}/chat", json={**slow, "message": "And now?"}, timeout=60)
         assert third.json()["turn"] == 3
-        saved = httpx.get(f"{one}/sessions/{first['session_id']}").json()["messages"]
+        saved = httpx.get(f"{one}/sessions/{first['session_id']}", timeout=60).json()["messages"]
         assert [(m["turn"], m["role"]) for m in saved] == [
             (turn, role) for turn in (1, 2, 3) for role in ("user", "assistant")
         ]

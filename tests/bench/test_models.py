@@ -15,10 +15,11 @@ import pytest
 
 from housecall.bench.base import Visit, Work
 from housecall.bench.folder import visit_folder
-from housecall.bench.gguf import open_engine, token_bytes, visit_gguf
+from housecall.bench.gguf import token_bytes, visit_gguf
 from housecall.bench.prompts import Asker, majority, read_prompts
 from housecall.bench.server import visit_server
 from housecall.checks.questions import Question
+from housecall.engines.llama_client import started
 from housecall.engines.llama_process import LlamaConfig, LlamaProcess
 from housecall.engines.tuning import Tuning
 from housecall.errors import ConfigError, EngineError
@@ -152,11 +153,10 @@ def test_a_server_is_measured_with_the_same_prompts(gguf: Path, work: Work) -> N
     async def measure() -> Visit:
         process = LlamaProcess(config)
         try:
-            await process.start()
-            async with open_engine(config):  # by then the first one is surely ready
-                return await asyncio.to_thread(
-                    visit_server, process.address + "/v1", work, nothing, key=process.key
-                )
+            await started(process)
+            return await asyncio.to_thread(
+                visit_server, process.address + "/v1", work, nothing, key=process.key
+            )
         finally:
             await process.stop()
 

@@ -16,7 +16,7 @@ import pytest
 
 from housecall.config import FORMATS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
 Demo = Any  # the fixture's class lives in conftest.py
 
 CHAIN = ["variant", "gate", "merged", "adapter", "dataset", "base"]
@@ -101,9 +101,10 @@ def test_an_exported_run_is_imported_served_and_removed(demo: Demo, tmp_path: Pa
     there = str(tmp_path / "imported")
     assert demo.housecall("import", out, "--out", there).returncode == 0
     with demo.serving(there) as url:
-        found = httpx.post(f"{url}/generate", json={"prompt": "Hi", "max_tokens": 4}).json()
+        asked = {"prompt": "Hi", "max_tokens": 4}
+        found = httpx.post(f"{url}/generate", json=asked, timeout=120).json()
         assert found["model"]["gated"] is True
-        lineage = httpx.get(f"{url}/answers/{found['id']}").json()["lineage"]
+        lineage = httpx.get(f"{url}/answers/{found['id']}", timeout=120).json()["lineage"]
         assert [e["kind"] for e in lineage if e["kind"] != "imatrix"] == CHAIN
         refused = demo.housecall("rm", there, "--yes")
         assert refused.returncode == 1
@@ -135,9 +136,9 @@ def test_the_api_answers_chats_and_remembers(demo: Demo) -> None:
         assert events[-1][1]["context"]["turns_in_window"] == 2
         assert client.get("/docs").status_code == 200
     with demo.serving() as url:
-        saved = httpx.get(f"{url}/sessions/{chat['session_id']}").json()
+        saved = httpx.get(f"{url}/sessions/{chat['session_id']}", timeout=120).json()
         assert [m["role"] for m in saved["messages"]] == ["user", "assistant"] * 2
-        lineage = httpx.get(f"{url}/answers/{first['id']}").json()["lineage"]
+        lineage = httpx.get(f"{url}/answers/{first['id']}", timeout=120).json()["lineage"]
         assert [e["kind"] for e in lineage if e["kind"] != "imatrix"] == CHAIN
 
 
@@ -145,7 +146,7 @@ def test_an_emergency_is_answered_before_the_model_speaks(demo: Demo) -> None:
     message = "I have crushing chest pain and I can't breathe"
     with demo.serving() as url:
         chat = httpx.post(
-            f"{url}/chat", json={"message": message, "stream": True, "max_tokens": 8}, timeout=60
+            f"{url}/chat", json={"message": message, "stream": True, "max_tokens": 8}, timeout=120
         )
         events = events_of(chat.text)
         assert events[0][0] == "guard"
@@ -171,14 +172,16 @@ def test_a_moved_run_is_served_elsewhere_and_a_bare_file_is_not_gated(
     moved = tmp_path / "elsewhere"
     shutil.copytree(demo.folder / "runs/demo", moved)
     with demo.serving(str(moved)) as url:
-        found = httpx.post(f"{url}/generate", json={"prompt": "Hi", "max_tokens": 4}).json()
+        asked = {"prompt": "Hi", "max_tokens": 4}
+        found = httpx.post(f"{url}/generate", json=asked, timeout=120).json()
         assert found["model"]["gated"] is True
     promoted = json.loads((moved / "promoted.json").read_text())["format"]
     bare = tmp_path / "bare.gguf"
     shutil.copy(moved / "variants" / promoted / "model.gguf", bare)
     shutil.rmtree(moved)
     with demo.serving(str(bare)) as url:
-        found = httpx.post(f"{url}/generate", json={"prompt": "Hi", "max_tokens": 4}).json()
+        asked = {"prompt": "Hi", "max_tokens": 4}
+        found = httpx.post(f"{url}/generate", json=asked, timeout=120).json()
         assert found["model"]["gated"] is False
 
 

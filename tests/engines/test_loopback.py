@@ -30,7 +30,7 @@ async def saying(*parts: bytes) -> AsyncIterator[tuple[Loopback, list[bytes]]]:
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
         except ConnectionError:
             pass
         finally:
@@ -117,7 +117,7 @@ async def test_leaving_closes_the_connection() -> None:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, asyncio.timeout(5):
+    async with server, asyncio.timeout(30):
         loopback = Loopback(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {})
         async with loopback.ask("GET", "/") as response:
             assert await anext(response.pieces()) == b"a"

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from housecall.engines.fake import FakeEngine
-from serving import events_in, serving
+from serving import Held, events_in, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -46,10 +46,12 @@ async def test_a_full_queue_is_429_while_health_answers(client_of: Any) -> None:
 async def test_a_second_request_during_a_stream_never_interleaves(
     app_of: Callable[..., FastAPI],
 ) -> None:
-    with serving(app_of(FakeEngine(delay=0.02))) as address:
-        async with httpx.AsyncClient(base_url=address, timeout=20) as client:
+    engine = Held(held=False)
+    with serving(app_of(engine)) as address:
+        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
             session_id = (await client.post("/chat", json={"message": "Hi"})).json()["session_id"]
             body = {**SLOW, "session_id": session_id}
+            engine.held = True
             async with client.stream("POST", "/chat", json={**body, "stream": True}) as stream:
                 lines = stream.aiter_lines()
                 assert await anext(lines) == "event: token"
@@ -58,6 +60,7 @@ async def test_a_second_request_during_a_stream_never_interleaves(
                     assert refused.status_code == 409
                     assert refused.json()["error"]["code"] == "session_in_use"
                     assert refused.headers["retry-after"] == "1"
+                engine.held = False
                 rest = [line async for line in lines]
             assert "event: done" in rest
             saved = (await client.get(f"/sessions/{session_id}")).json()["messages"]

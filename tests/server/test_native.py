@@ -13,7 +13,7 @@ import pytest
 
 from housecall.engines.fake import FakeEngine
 from housecall.errors import EngineBusy, EngineError
-from serving import MODEL, events_in
+from serving import MODEL, Held, events_in
 
 pytestmark = pytest.mark.anyio
 
@@ -133,14 +133,18 @@ async def test_sessions_are_listed_in_pages_and_deleted(client: httpx.AsyncClien
 
 
 async def test_a_session_in_use_is_neither_answered_nor_deleted(client_of: Any) -> None:
-    client = await client_of(FakeEngine(delay=0.02))
+    engine = Held(held=False)
+    client = await client_of(engine)
     session_id = (await client.post("/chat", json={"message": "Hi"})).json()["session_id"]
     body = {"message": "one two three four", "session_id": session_id}
+    engine.held = True
     first = asyncio.create_task(client.post("/chat", json=body))
-    await asyncio.sleep(0.05)
+    while not engine.active:
+        await asyncio.sleep(0.001)
     refused = await client.post("/chat", json=body)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_in_use")
     assert (await client.delete(f"/sessions/{session_id}")).status_code == 409
+    engine.held = False
     assert (await first).json()["turn"] == 2
 
 

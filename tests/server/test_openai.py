@@ -222,7 +222,7 @@ def test_every_stream_ends_with_done(openai_of: Any) -> None:
     for engine in (FakeEngine(), FakeEngine(fail_after=1)):
         address = str(openai_of(engine).base_url)
         body = {"model": "demo", "messages": user("Hello"), "stream": True}
-        response = httpx.post(f"{address}chat/completions", json=body)
+        response = httpx.post(f"{address}chat/completions", json=body, timeout=60)
         *chunks, done, end = response.text.split("\n\n")
         assert (done, end) == ("data: [DONE]", "")
         assert all(json.loads(chunk.removeprefix("data: ")) for chunk in chunks)

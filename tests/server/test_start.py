@@ -6,6 +6,7 @@ import signal
 import threading
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -35,14 +36,21 @@ class Watched(FakeEngine):
 
 def test_the_model_loads_while_the_app_is_made_and_once(app_of: Any) -> None:
     engine = Watched()
+    listener = bind("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def make() -> FastAPI:
-        assert engine.started.wait(5), "the model waits for the app"
+        assert engine.started.wait(60), "the model waits for the app"
         app: FastAPI = app_of(engine)
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
         return app
 
-    serve(make, load_settings(), bind("127.0.0.1", 0), engine)
+    def end_once_it_answers() -> None:
+        # Earlier, nobody would catch the signal. The open port keeps the question until then.
+        httpx.get(f"{address}/health", timeout=60)
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=end_once_it_answers).start()
+    serve(make, load_settings(), listener, engine)
     assert engine.closed.is_set()
     assert engine.starts == 1
 
@@ -51,7 +59,7 @@ def test_an_app_that_can_not_be_made_leaves_no_engine_behind() -> None:
     engine = Watched()
 
     def make() -> FastAPI:
-        assert engine.started.wait(5)
+        assert engine.started.wait(60)
         raise ConfigError("the guard's rules are broken")
 
     with pytest.raises(ConfigError, match="rules are broken"):

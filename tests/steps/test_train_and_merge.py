@@ -46,7 +46,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     sections = {
         "train": {
-            "max_steps": 40,
+            "max_steps": 100,
             "epochs": 100.0,
             "tokens_per_step": 128,
             "checkpoint_seconds": 0.0,
@@ -60,16 +60,15 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     execute(broken, stop="prepare")
     command = [sys.executable, "-m", "housecall", "train", str(broken.path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(broken.path.glob(".adapter.*.checkpoint")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.kill()
+        time.sleep(0.005)
+    process.kill()  # at once: a fast machine has done all steps soon
     process.wait()
     assert not (broken.path / "adapter").exists()
     checkpoint = next(broken.path.glob(".adapter.*.checkpoint"))
     done = torch.load(checkpoint, weights_only=True)["progress"]["step"]
-    assert 0 < done < 40
+    assert 0 < done < 100
     execute(broken, stop="train")
     name = "adapter_model.safetensors"
     assert broken.artifact("adapter").file(name) == whole.artifact("adapter").file(name)

@@ -42,13 +42,14 @@ def prepared(tiny_llama: Path, tmp_path: Path) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_give_the_loss_curve_of_one(prepared: Run, tmp_path: Path) -> None:
     base, dataset = prepared.artifact("base"), prepared.artifact("dataset")
     one = history(train(prepared.recipe.train, base, dataset, tmp_path / "one").path)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2", "-m", "housecall", "train", str(prepared.path), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=110, env=environment)
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["training"]["processes"] == 2
     two = history(prepared.artifact("adapter").path)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from housecall.engines.fake import FakeEngine
 from housecall.ui.launch import command
+from serving import Held
 
 pytest.importorskip("streamlit", reason="needs the extra ui")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -39,12 +39,12 @@ pytestmark = [
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine([REPLY], delay=0.05)
+def engine() -> Held:
+    return Held([REPLY], first=8, held=False)
 
 
 @pytest.fixture
-def address(serve: Callable[..., str], engine: FakeEngine, tmp_path: Path) -> Iterator[str]:
+def address(serve: Callable[..., str], engine: Held, tmp_path: Path) -> Iterator[str]:
     """The page, served as the launcher does."""
     environment = {**os.environ, "HOUSECALL_URL": serve(engine)}
     with socket.socket() as free:
@@ -70,7 +70,10 @@ def browser() -> Iterator[playwright.Browser]:
         launched.close()
 
 
-def test_a_chat_in_the_browser(browser: playwright.Browser, address: str, tmp_path: Path) -> None:
+def test_a_chat_in_the_browser(
+    browser: playwright.Browser, address: str, engine: Held, tmp_path: Path
+) -> None:
+    engine.held = True
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     hosts = _hosts_asked(page)
     _say(page, address, "I have chest pain")
@@ -78,6 +81,7 @@ def test_a_chat_in_the_browser(browser: playwright.Browser, address: str, tmp_pa
     emergency.wait_for()
     page.get_by_text("Rest, drink").wait_for()
     assert page.get_by_text(EXPANDER).count() == 0, "the text was not streamed"
+    engine.held = False
     page.get_by_text(EXPANDER).click()
     page.get_by_text("gated").last.wait_for()
     page.get_by_text("abababababab").wait_for()
@@ -98,23 +102,24 @@ def test_the_page_on_a_phone(browser: playwright.Browser, address: str, tmp_path
     assert hosts == {"127.0.0.1"}
 
 
-def test_stopping_ends_the_answer(
-    browser: playwright.Browser, address: str, engine: FakeEngine
-) -> None:
+def test_stopping_ends_the_answer(browser: playwright.Browser, address: str, engine: Held) -> None:
     engine._replies = ["word " * 400]
+    engine.held = True
     page = browser.new_page()
     _say(page, address, "Tell me all")
     page.get_by_text("word word").wait_for()
     page.get_by_test_id("stChatInputStopButton").click()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while engine.active and time.monotonic() < deadline:
-        time.sleep(0.05)
+        # The page notices when it gets a token; an answer at this pace goes on for longer.
+        engine.first += 1
+        time.sleep(0.3)
     assert not engine.active
     assert page.get_by_text("word word").is_visible()
 
 
 def test_the_page_notices_by_itself_that_the_model_is_ready(
-    browser: playwright.Browser, address: str, engine: FakeEngine
+    browser: playwright.Browser, address: str, engine: Held
 ) -> None:
     engine.available = False
     page = browser.new_page()
@@ -146,7 +151,7 @@ def _hosts_asked(page: playwright.Page) -> set[str]:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             if httpx.get(url).is_success:

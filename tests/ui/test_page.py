@@ -20,7 +20,7 @@ Serve = Callable[..., str]
 
 
 def open_page() -> AppTest:
-    page = AppTest.from_file(str(APP), default_timeout=20).run()
+    page = AppTest.from_file(str(APP), default_timeout=100).run()
     assert not page.exception
     return page
 
@@ -82,7 +82,7 @@ def test_answers_with_what_stands_behind_it(serve: Serve) -> None:
 def test_a_conversation_is_one_session(serve: Serve) -> None:
     url = serve()
     page = say(say(open_page(), "first"), "second")
-    [session] = httpx.get(f"{url}/sessions").json()["sessions"]
+    [session] = httpx.get(f"{url}/sessions", timeout=60).json()["sessions"]
     assert (session["title"], session["turns"]) == ("first", 2)
     assert [text for _, text in shown(page.main) if text.startswith("you said")] == [
         "you said: first",
@@ -115,8 +115,9 @@ def test_the_guards_message_alone_when_the_model_is_not_asked(serve: Serve) -> N
 def test_an_earlier_session_opens_with_its_guard_messages(serve: Serve) -> None:
     url = serve()
     chat = {"message": "chest pain since noon", "system": "Be brief."}
-    first = httpx.post(f"{url}/chat", json=chat).json()
-    httpx.post(f"{url}/chat", json={"message": "and now?", "session_id": first["session_id"]})
+    first = httpx.post(f"{url}/chat", json=chat, timeout=60).json()
+    second = {"message": "and now?", "session_id": first["session_id"]}
+    httpx.post(f"{url}/chat", json=second, timeout=60)
     page = open_page()
     page.button(key=f"open_{first['session_id']}").click().run()
     assert not page.exception
@@ -127,7 +128,7 @@ def test_an_earlier_session_opens_with_its_guard_messages(serve: Serve) -> None:
     ]
     assert page.text_area(key="system").value == "Be brief."
     say(page, "go on")
-    assert httpx.get(f"{url}/sessions/{first['session_id']}").json()["turns"] == 3
+    assert httpx.get(f"{url}/sessions/{first['session_id']}", timeout=60).json()["turns"] == 3
     page.button(key="new_chat").click().run()
     assert not page.chat_message
     assert page.text_area(key="system").value == ""
@@ -136,8 +137,8 @@ def test_an_earlier_session_opens_with_its_guard_messages(serve: Serve) -> None:
 def test_a_session_that_is_gone_leaves_the_page_as_it_was(serve: Serve) -> None:
     url = serve()
     page = say(open_page(), "hello")
-    [session] = httpx.get(f"{url}/sessions").json()["sessions"]
-    httpx.delete(f"{url}/sessions/{session['id']}")
+    [session] = httpx.get(f"{url}/sessions", timeout=60).json()["sessions"]
+    httpx.delete(f"{url}/sessions/{session['id']}", timeout=60)
     page.button(key=f"open_{session['id']}").click().run()
     assert not page.exception
     assert "there is no session" in page.toast[0].value
@@ -147,7 +148,7 @@ def test_a_session_that_is_gone_leaves_the_page_as_it_was(serve: Serve) -> None:
 def test_more_sessions_are_shown_when_asked(serve: Serve) -> None:
     url = serve()
     for number in range(22):
-        httpx.post(f"{url}/chat", json={"message": f"number {number}"})
+        httpx.post(f"{url}/chat", json={"message": f"number {number}"}, timeout=60)
     page = open_page()
 
     def listed() -> int:
@@ -204,7 +205,7 @@ def test_an_error_in_the_stream_keeps_both_texts(serve: Serve) -> None:
     engine._fail_after = None
     page.button(key="again").click().run()
     assert answers(page)[0][0] == ("markdown", "you said: my long question")
-    sessions = httpx.get(f"{url}/sessions").json()["sessions"]
+    sessions = httpx.get(f"{url}/sessions", timeout=60).json()["sessions"]
     assert len(sessions) == 1, "asking again goes on in the session that the first try began"
 
 
