@@ -26,7 +26,10 @@ FILES = {
     "test": FOLDER / "test.jsonl",
     "dev": Path(str(resources.files("housecall") / "data" / "guard_dev.jsonl")),
 }
-TRAINING = [FOLDER / f"{name}.jsonl" for name in ("train", "train_languages", "train_crises")]
+TRAINING = [
+    FOLDER / f"{name}.jsonl"
+    for name in ("train", "train_languages", "train_crises", "train_everyday")
+]
 FIELDS = {
     "id": str,
     "text": str,

@@ -164,8 +164,8 @@ def test_a_word_said_again_and_again_is_not_weighed() -> None:
 @pytest.mark.parametrize(
     ("urgent", "harmless", "language"),
     [
-        ("mi viejo se quedó mirando la nada y le cuelga la mitad de la boca",
-         "mi viejo se quedó mirando la novela y le cuelga la camisa por fuera", "es"),
+        ("a mi viejo se le cuelga la mitad de la boca y habla raro",
+         "a mi viejo se le cuelga la camisa por fuera y habla de fútbol", "es"),
         ("Opa lallt seit dem Frühstück und die Tasse fällt ihm immer aus der linken Hand",
          "Opa lacht seit dem Frühstück, die Tasse mit dem Spruch gefällt ihm richtig gut", "de"),
     ],
