@@ -35,7 +35,7 @@ from housecall.guard.weights import to_table
 
 LANGUAGES = sorted(one.name for one in PACKS.iterdir() if one.is_dir())
 FOLDS, RIDGE = 12, 1.0
-FALSE_ALARMS = (0.02, 0.03, 0.05, 0.08, 0.12)
+FALSE_ALARMS = (0.02, 0.05, 0.07, 0.08, 0.12)
 
 ALARMING_SHARE = {"en": 0.07, "others": 0.08}
 """The guard alarms from the sum on that this share of the harmless training texts reach by weights
@@ -47,13 +47,15 @@ CRISIS_ALARM_AT, CRISIS_FROM = 0.0, -0.4
 the second on an alarm is a crisis, which is right most often, held out."""
 
 RULE_WEIGHTS = {
-    "en": {"emergency": 0.5, "crisis": 0.8, "lowered": -0.1},
+    "en": {"emergency": 0.5, "crisis": 0.9, "lowered": -0.1},
     "others": {"emergency": 0.2, "crisis": 0.4, "lowered": -0.1},
 }
 """What an alarm of the rules adds to the score. In English .25 for an emergency is better by half a
-point on texts of this kind, but finds fewer of the red flags in GenMedGPT's lists of symptoms; for
-a crisis the curve is flat from .3 to .7, but .8 withdraws 1 of 757 true ones, .6 two, .4 eleven.
-In the other languages, whose rules are less precise, heavier ones give worse curves. ``lowered`` (a
+point on texts of this kind, but finds fewer of the red flags in GenMedGPT's lists of symptoms. A
+crisis of the rules is withdrawn only where the sum is far below: .9 withdraws none of 162 true ones
+and 10 of 52 false ones (a fifth of the texts, held out), .8 none and 13, 1.0 none and 5 at a price
+of half a point of recall; between .8 and .9 SimpleSafetyTests' total decided (17 and 18 of 20). In
+the other languages, whose rules are less precise, heavier ones give worse curves. ``lowered`` (a
 finding read as denied, past or asked) moves the curves by less than .2 points; it is for such as "I
 have no chest pain"."""
 
