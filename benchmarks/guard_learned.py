@@ -90,7 +90,7 @@ def folds(found: list[dict[str, Any]]) -> Array:
 
 
 def held_out(kernel: Array, labels: Array, fold: Array, ridge: float) -> Array:
-    """The score of each message by weights that have not seen its presentation.
+    """The score of each message by weights that have not seen its fold.
 
     One inverse serves all folds: what a fold's messages get without it follows from their own
     corner of the inverse (the bias is that of all).

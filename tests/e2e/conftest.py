@@ -35,7 +35,7 @@ class Demo:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=5400,
+            timeout=2700,
         )
 
     @contextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from housecall.config import FORMATS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 Demo = Any  # the fixture's class lives in conftest.py
 
 CHAIN = ["variant", "gate", "merged", "adapter", "dataset", "base"]
