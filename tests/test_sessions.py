@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,6 +186,20 @@ def test_two_servers_may_start_on_an_empty_folder_at_once(file: Path) -> None:
     assert [store.sessions() for store in stores] == [[]] * 4
     for store in stores:
         store.close()
+
+
+def test_opening_waits_for_another_process_that_is_writing(file: Path) -> None:
+    """SQLite doesn't by itself, while the file has no write-ahead log yet."""
+    file.parent.mkdir()
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as threads:
+        opening = threads.submit(open_database, f"sqlite:///{file}")
+        done, _ = wait([opening], timeout=0.3)
+        other.execute("COMMIT")
+        assert not done
+        opening.result().dispose()
+    other.close()
 
 
 def test_the_migrations_make_the_tables_of_the_code(file: Path) -> None:

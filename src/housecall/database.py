@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +39,7 @@ from housecall import migrations
 from housecall.errors import ConfigError, HousecallError, MissingPackage, StoreUnavailable
 
 _BUSY_MILLISECONDS = 20_000  # for other processes: threads of this one wait for each other
+_RETRY_SECONDS = 0.01
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -248,11 +250,27 @@ def _stay_with(engine: Engine, file: Path) -> None:
     event.listen(engine, "checkout", taken)
 
 
-def _configure_sqlite(connection: Any, _: object) -> None:
-    for pragma in (
-        f"busy_timeout = {_BUSY_MILLISECONDS}",
-        "journal_mode = WAL",
-        "foreign_keys = ON",
-        "secure_delete = ON",
-    ):
+def _configure_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}").close()
+    _use_write_ahead_log(connection)
+    for pragma in ("foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Readers don't wait for a writer then.
+
+    SQLite itself doesn't wait here: it asks for the write lock while it holds a read lock, where
+    two that waited could wait for each other, so it fails at once while another process makes
+    the same change.
+    """
+    give_up = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
