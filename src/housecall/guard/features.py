@@ -12,6 +12,7 @@ GAP = 5
 """Words after a word with which it makes a pair."""
 
 _PIECES = (3, 4, 5)
+_SHORTEST_PIECE = min(_PIECES)
 SEAM = max(_PIECES) - 1
 _LONGEST_WORD = 24
 _NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
@@ -70,15 +71,25 @@ def pieces(word: str) -> list[str]:
     ]
 
 
-def pieces_between(word: str, other: str) -> list[str]:
+def pieces_between(word: str, other: str) -> Iterator[str]:
     """Runs of three to five characters over the seam of two words."""
-    head, tail = word[-SEAM:], other[:SEAM]
-    joined, seam = f"{head}_{tail}", len(head)
-    return [
-        joined[start : start + size]
-        for size in _PIECES
-        for start in range(max(0, seam - size + 1), min(seam, len(joined) - size) + 1)
-    ]
+    ends, parts = ends_of(word), beginnings_of(other)
+    yield from (f"{end}_" for end in ends if len(end) >= _SHORTEST_PIECE - 1)
+    yield from (f"_{part}" for part in parts if len(part) >= _SHORTEST_PIECE - 1)
+    for end in ends:
+        for part in parts:
+            if len(end) + 1 + len(part) in _PIECES:
+                yield f"{end}_{part}"
+
+
+def ends_of(word: str) -> tuple[str, ...]:
+    """What a piece over the seam after a word may have of it."""
+    return tuple(word[-size:] for size in range(1, min(SEAM, len(word)) + 1))
+
+
+def beginnings_of(word: str) -> tuple[str, ...]:
+    """What a piece over the seam before a word may have of it."""
+    return tuple(word[:size] for size in range(1, min(SEAM, len(word)) + 1))
 
 
 def _plain(word: str) -> str:

@@ -11,17 +11,25 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
-from itertools import accumulate, islice, repeat, zip_longest
-from typing import Literal
+from itertools import accumulate, islice, repeat
+from operator import add
+from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from housecall.errors import ConfigError
-from housecall.guard.features import GAP, SEAM, PlayedDown, pieces, pieces_between, words_to_weigh
+from housecall.guard.features import (
+    GAP,
+    PlayedDown,
+    beginnings_of,
+    ends_of,
+    pieces,
+    words_to_weigh,
+)
 from housecall.guard.packs import Strict
 from housecall.guard.text import Token
 from housecall.guard.weights import Table, from_table
@@ -83,37 +91,64 @@ class Reading:
     """Whether it is a crisis, if it is an alarm."""
 
 
+class _Word(NamedTuple):
+    """What a word brings to the sum by itself, and what it shares with its neighbours."""
+
+    alone: int
+    """Its own weight and that of its pieces."""
+    end: int
+    """Pieces that reach from it to the seam with the next word."""
+    beginning: int
+    """Pieces that reach into it from the seam with the word before."""
+    over_seam: tuple[Mapping[str, int], ...]
+    """Pieces over the seam that begin in it, by their part in the next word."""
+    parts: tuple[str, ...]
+    """What pieces over the seam with the word before may have of it."""
+
+
 class _Weights:
     """One set of weights, and the running sums that it gives the words of a message."""
 
     def __init__(self, table: Table) -> None:
-        self._weights, self._gaps = _gaps_apart(from_table(table))
-        self._weigh = lru_cache(maxsize=20_000)(self._weigh_word)
-        self._weigh_neighbours = lru_cache(maxsize=50_000)(self._weigh_two)
-        self._weigh_ends = lru_cache(maxsize=50_000)(self._weigh_seam)
+        self._weights = from_table(table)
+        self._by_end = _by_first(self._weights, "_")
+        self._distant = _by_first(self._weights, "~")
+        self._word = lru_cache(maxsize=20_000)(self._weigh_word)
+        self._shared = lru_cache(maxsize=50_000)(self._weigh_two)
 
     def sums(self, words: Sequence[str]) -> list[int]:
         """Running sums of the weights; what two words share belongs to the first of them."""
-        alone = map(self._weigh, words)
-        pairs = map(self._weigh_neighbours, words, islice(words, 1, None))
-        weighed = list(map(sum, zip_longest(alone, pairs, fillvalue=0)))
-        for place, distant in enumerate(map(self._gaps.get, words)):
+        alone = [word.alone for word in map(self._word, words)]
+        shared = [*map(self._shared, words, islice(words, 1, None)), 0]
+        weighed = list(map(add, alone, shared))
+        for place, distant in enumerate(map(self._distant.get, words)):
             if distant:
                 for other in words[place + 2 : place + 1 + GAP]:
                     if other in distant:
                         weighed[place] += distant[other]
         return [0, *accumulate(weighed)]
 
-    def _weigh_word(self, word: str) -> int:
-        return sum(map(self._weights.get, (word, *pieces(word)), repeat(0)))
-
-    def _weigh_two(self, word: str, other: str) -> int:
-        return self._weights.get(f"{word} {other}", 0) + self._weigh_ends(
-            word[-SEAM:], other[:SEAM]
+    def _weigh_word(self, word: str) -> _Word:
+        ends, parts = ends_of(word), beginnings_of(word)
+        return _Word(
+            self._sum((word, *pieces(word))),
+            self._sum(f"{end}_" for end in ends),
+            self._sum(f"_{part}" for part in parts),
+            tuple(self._by_end[end] for end in ends if end in self._by_end),
+            parts,
         )
 
-    def _weigh_seam(self, end: str, beginning: str) -> int:
-        return sum(map(self._weights.get, pieces_between(end, beginning), repeat(0)))
+    def _weigh_two(self, word: str, other: str) -> int:
+        first, second = self._word(word), self._word(other)
+        shared = first.end + second.beginning + self._weights.get(f"{word} {other}", 0)
+        for by_part in first.over_seam:
+            for part in second.parts:
+                if part in by_part:
+                    shared += by_part[part]
+        return shared
+
+    def _sum(self, names: Iterable[str]) -> int:
+        return sum(map(self._weights.get, names, repeat(0)))
 
 
 class LearnedReader:
@@ -193,13 +228,14 @@ class _Total:
         return start, start + size
 
 
-def _gaps_apart(weights: dict[str, int]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """All other weights, and those of pairs with a gap by their first word: most have none."""
-    gaps: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for name in [name for name in weights if "~" in name]:
-        first, _, other = name.partition("~")
-        gaps[first][other] = weights.pop(name)
-    return weights, dict(gaps)
+def _by_first(weights: Mapping[str, int], between: str) -> dict[str, dict[str, int]]:
+    """The weights of names of two parts, by the first and then by the second."""
+    pairs: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for name in [name for name in weights if between in name]:
+        first, _, other = name.partition(between)
+        if first and other:
+            pairs[first][other] = weights[name]
+    return dict(pairs)
 
 
 def load_learned(file: Traversable, played_down: Iterable[str]) -> LearnedReader:
