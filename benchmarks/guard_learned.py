@@ -245,7 +245,7 @@ def write(data: Data, language: str) -> None:
     share = of_language(ALARMING_SHARE, language)
     alarm_at, recall = at(scores.both[data.train], data.urgent[data.train], share)
     print(f"{share:.0%} false alarms from {alarm_at:.2f} on: recall {recall:.1%}")
-    for file in ("train_crises", "train_everyday"):
+    for file in ("train_crises", "train_everyday", "train_patients"):
         some = np.array([row["file"] == file for row in data.rows])
         if some.any():
             alarms, urgent = (scores.both >= alarm_at)[some], data.urgent[some]

@@ -22,6 +22,7 @@ DATA = (
     ROOT / "tests/guard/data/train_languages.jsonl",
     ROOT / "tests/guard/data/train_crises.jsonl",
     ROOT / "tests/guard/data/train_everyday.jsonl",
+    ROOT / "tests/guard/data/train_patients.jsonl",
     ROOT / "src/housecall/data/guard_dev.jsonl",
     ROOT / "tests/guard/cases.jsonl",
     ROOT / "tests/guard/cases_second_author.jsonl",

@@ -28,7 +28,7 @@ FILES = {
 }
 TRAINING = [
     FOLDER / f"{name}.jsonl"
-    for name in ("train", "train_languages", "train_crises", "train_everyday")
+    for name in ("train", "train_languages", "train_crises", "train_everyday", "train_patients")
 ]
 FIELDS = {
     "id": str,

@@ -13,7 +13,7 @@ from housecall.guard import MedicalGuard
 from housecall.guard.features import PlayedDown, features, words_to_weigh
 from housecall.guard.learned import LearnedFile, LearnedReader, load_learned
 from housecall.guard.text import split
-from housecall.guard.weights import Table, from_table, to_table
+from housecall.guard.weights import Weights, from_table, to_table
 from housecall.types import Message
 
 PACKS = Path(str(resources.files("housecall.guard") / "packs"))
@@ -37,6 +37,15 @@ def reader(
         ),
         PLAYED_DOWN,
     )  # fmt: skip
+
+
+def flat(weights: Weights) -> dict[str, int]:
+    """The weights by the names that the trainer gives them."""
+    found = dict(weights.alone)
+    for between, pairs in zip(" ~_", weights[1:], strict=True):
+        for first, others in pairs.items():
+            found |= {f"{first}{between}{other}": weight for other, weight in others.items()}
+    return found
 
 
 def guard_with(learned: LearnedReader) -> MedicalGuard:
@@ -149,7 +158,7 @@ def test_what_is_summed_is_what_was_trained_on() -> None:
         split("Since 3 am he's 38.9 hot, and can't keep a sip of water down at all"),
         PLAYED_DOWN,
     )
-    weights = from_table(file.weights)
+    weights = flat(from_table(file.weights))
     total = sum(weights.get(feature, 0) for feature in features(words))
     assert LearnedReader(file, PLAYED_DOWN)._weights.sums(words)[-1] == total != 0
 
@@ -192,12 +201,18 @@ def test_the_shipped_stage_is_on_deterministic_and_can_be_switched_off() -> None
 
 
 def test_a_table_comes_back_as_it_was_and_a_torn_one_is_refused() -> None:
-    weights = {"two words": -3, "a~b": 127, "<pie": 1}
+    weights = {"two words": -3, "a~b": 127, "a~c": 2, "<pie": 1, "ie_": 7, "e_ca": -128, "_ca": 5}
     table = to_table(weights)
-    assert from_table(table) == weights
-    assert from_table(to_table({})) == {}
-    with pytest.raises(ValueError, match="2 names for 3 numbers"):
-        from_table(Table(names="a\nb", numbers=table.numbers))
+    assert flat(from_table(table)) == weights
+    assert flat(from_table(to_table({}))) == {}
+    for torn in (
+        {"alone": ""},
+        {"alone": table.alone + "\nmore"},
+        {"distant": ""},
+        {"numbers": ""},
+    ):
+        with pytest.raises(ValueError, match="numbers"):
+            from_table(table.model_copy(update=torn))
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"weights": 3}'])

@@ -10,7 +10,6 @@ weights are in ``packs/LANGUAGE/learned.json``, made by ``benchmarks/guard_learn
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -111,8 +110,6 @@ class _Weights:
 
     def __init__(self, table: Table) -> None:
         self._weights = from_table(table)
-        self._by_end = _by_first(self._weights, "_")
-        self._distant = _by_first(self._weights, "~")
         self._word = lru_cache(maxsize=20_000)(self._weigh_word)
         self._shared = lru_cache(maxsize=50_000)(self._weigh_two)
 
@@ -121,7 +118,7 @@ class _Weights:
         alone = [word.alone for word in map(self._word, words)]
         shared = [*map(self._shared, words, islice(words, 1, None)), 0]
         weighed = list(map(add, alone, shared))
-        for place, distant in enumerate(map(self._distant.get, words)):
+        for place, distant in enumerate(map(self._weights.distant.get, words)):
             if distant:
                 for other in words[place + 2 : place + 1 + GAP]:
                     if other in distant:
@@ -129,18 +126,20 @@ class _Weights:
         return [0, *accumulate(weighed)]
 
     def _weigh_word(self, word: str) -> _Word:
-        ends, parts = ends_of(word), beginnings_of(word)
+        ends, parts, over_seam = ends_of(word), beginnings_of(word), self._weights.over_seam
         return _Word(
             self._sum((word, *pieces(word))),
             self._sum(f"{end}_" for end in ends),
             self._sum(f"_{part}" for part in parts),
-            tuple(self._by_end[end] for end in ends if end in self._by_end),
+            tuple(over_seam[end] for end in ends if end in over_seam),
             parts,
         )
 
     def _weigh_two(self, word: str, other: str) -> int:
         first, second = self._word(word), self._word(other)
-        shared = first.end + second.beginning + self._weights.get(f"{word} {other}", 0)
+        shared = first.end + second.beginning
+        if neighbours := self._weights.neighbours.get(word):
+            shared += neighbours.get(other, 0)
         for by_part in first.over_seam:
             for part in second.parts:
                 if part in by_part:
@@ -148,7 +147,7 @@ class _Weights:
         return shared
 
     def _sum(self, names: Iterable[str]) -> int:
-        return sum(map(self._weights.get, names, repeat(0)))
+        return sum(map(self._weights.alone.get, names, repeat(0)))
 
 
 class LearnedReader:
@@ -226,16 +225,6 @@ class _Total:
         starts = range(self.first, self.last - size + 1)
         start = max(starts, key=lambda place: sums[place + size] - sums[place])
         return start, start + size
-
-
-def _by_first(weights: Mapping[str, int], between: str) -> dict[str, dict[str, int]]:
-    """The weights of names of two parts, by the first and then by the second."""
-    pairs: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for name in [name for name in weights if between in name]:
-        first, _, other = name.partition(between)
-        if first and other:
-            pairs[first][other] = weights[name]
-    return dict(pairs)
 
 
 def load_learned(file: Traversable, played_down: Iterable[str]) -> LearnedReader:

@@ -21,6 +21,9 @@ ALARMING: frozenset[Assertion] = frozenset({"present", "other_person"})
 SUM_REACH = 40
 """Words between the parts of a combination: in a long history any two symptoms meet by chance."""
 
+SILENCE_REACH = 30
+"""Words between a finding and what makes it fiction: people in trouble mention films, too."""
+
 CONTEXT_REACH = 60
 """Words around a finding in which cues are looked for; none of the scopes is wider."""
 
@@ -122,10 +125,16 @@ class Matcher:
                 taken[hit.name].update(range(hit.start, hit.end))
         for one in found:
             if taken[one.rule].isdisjoint(range(one.start, one.end)):
-                silencing = self._rules.rules[one.rule].not_with
-                silent = any(name in self._by_concept for name in silencing)
-                lowered = silent and one.assertion in ALARMING
+                lowered = one.assertion in ALARMING and self._silenced(one)
                 yield replace(one, assertion="hypothetical") if lowered else one
+
+    def _silenced(self, found: _Found) -> bool:
+        """Whether a word of the rule's ``not_with`` stands near: "in my novel she faints"."""
+        return any(
+            hit.start - SILENCE_REACH < found.end and found.start < hit.end + SILENCE_REACH
+            for name in self._rules.rules[found.rule].not_with
+            for hit in self._by_concept.get(name, ())
+        )
 
     def _match(self, found: _Found) -> GuardMatch:
         start, end = self._text.span(found.start, found.end)

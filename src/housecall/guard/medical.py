@@ -27,7 +27,7 @@ from housecall.guard.rules import RuleSet
 from housecall.guard.text import Token, split
 from housecall.types import Message
 
-_CODE_VERSION = 6
+_CODE_VERSION = 7
 """Raised whenever the code reads the same packs in another way."""
 
 PARAGRAPH = "\n\n"
