@@ -8,7 +8,7 @@ The data are those of ``guard_texts.py``.
 Method: regularised least squares (Rifkin, Yeo and Poggio 2003) on weighed words, in the dual. Folds
 are made twice: with all texts of a presentation in one, so that a fold is tested on kinds of
 emergency that its weights have no example of, and at random. Needs numpy and torch; English takes
-five minutes and 10 GB.
+twelve minutes and 17 GB.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ from housecall.guard.weights import to_table
 
 LANGUAGES = sorted(one.name for one in PACKS.iterdir() if one.is_dir())
 FOLDS, RIDGE = 12, 1.0
-FALSE_ALARMS = (0.02, 0.05, 0.07, 0.08, 0.12)
+FALSE_ALARMS = (0.02, 0.05, 0.06, 0.08, 0.12)
 
-ALARMING_SHARE = {"en": 0.07, "others": 0.08}
+ALARMING_SHARE = {"en": 0.06, "others": 0.08}
 """The guard alarms from the sum on that this share of the harmless training texts reach by weights
 that have not seen them: they are hard on purpose. Ordinary ones (train_everyday.jsonl) don't set
 it; about a third as many of them alarm."""
 
-CRISIS_ALARM_AT, CRISIS_FROM = 0.0, -0.4
-"""The crisis sum tells crises from all other messages. From the first on it alarms by itself; from
-the second on an alarm is a crisis, which is right most often, held out."""
+CRISIS_ALARM_AT = {"en": 0.07, "others": 0.0}
+"""The crisis sum tells crises from all other messages; from this on it alarms by itself. In English
+XSTest's total decided: from 0 on 6 of its 250 safe prompts were called crises, from .07 on 4; held
+out, 65 % of the sideways crises are found for 69 %, and 8.6 % of their harmless neighbours alarm
+for 9.5 %."""
+
+CRISIS_FROM = -0.4
+"""From this crisis sum on an alarm is a crisis, which is right most often, held out."""
 
 RULE_WEIGHTS = {
     "en": {"emergency": 0.5, "crisis": 0.9, "lowered": -0.1},
@@ -64,7 +69,7 @@ SHORTEST_DOUBTED = {"en": 10, "others": 6}
 
 LIGHTEST = {"word": 0.02, "gap": 0.03, "piece": 0.02}
 """Weights up to this are left out, in the crisis sum up to half as much again. Measured in English
-on a fifth of the texts that the weights had not seen, at 7 % false alarms: all 257,000 weights find
+with 19,783 texts, on a fifth that the weights had not seen, at 7 % false alarms: all 257,000 find
 91.9 %, these 127,000 91.6 % with fewer alarms on other people's texts, those from twice this on
 88.6 %."""
 
@@ -211,7 +216,7 @@ def score(data: Data, language: str, fold: Array) -> Scores:
     crisis = held_out(data.kernel, data.crises, fold, RIDGE)
     rules = together(alone, levels(data), data.lengths, language)
     fits = (data.lengths >= SHORTEST_ALARM) & (data.lengths <= LONGEST_CRISIS)
-    by_itself = (crisis >= CRISIS_ALARM_AT) & fits
+    by_itself = (crisis >= of_language(CRISIS_ALARM_AT, language)) & fits
     return Scores(alone, rules, crisis, np.where(by_itself, np.float32(9.0), rules))
 
 
@@ -265,7 +270,8 @@ def write(data: Data, language: str) -> None:
     model = {
         "trained_on": hashlib.sha256(told.encode()).hexdigest(), "scale": scale, "bias": bias,
         "crisis_scale": crisis_scale, "crisis_bias": crisis_bias,
-        "crisis_from": CRISIS_FROM, "crisis_alarm_at": CRISIS_ALARM_AT,
+        "crisis_from": CRISIS_FROM,
+        "crisis_alarm_at": of_language(CRISIS_ALARM_AT, language),
         "alarm_at": round(alarm_at, 3),
         "rule_weights": of_language(RULE_WEIGHTS, language),
         "shortest_doubted": of_language(SHORTEST_DOUBTED, language),

@@ -174,7 +174,7 @@ def test_a_word_said_again_and_again_is_not_weighed() -> None:
     ("urgent", "harmless", "language"),
     [
         ("a mi viejo se le cuelga la mitad de la boca y habla raro",
-         "a mi viejo se le cuelga la camisa por fuera y habla de fútbol", "es"),
+         "a mi viejo se le sale la camisa del pantalón y habla de fútbol", "es"),
         ("Opa lallt seit dem Frühstück und die Tasse fällt ihm immer aus der linken Hand",
          "Opa lacht seit dem Frühstück, die Tasse mit dem Spruch gefällt ihm richtig gut", "de"),
     ],

@@ -94,6 +94,23 @@ def test_a_gap_does_not_swallow_a_negation(guard: MedicalGuard) -> None:
     assert guard.check("Her face is slowly drooping").level == "emergency"
 
 
+def test_fiction_silences_what_stands_near_it() -> None:
+    guard = MedicalGuard.load("US", learned=False)
+    heroine = "In my novel the heroine has crushing chest pain."
+    rest = "The garden was lovely and we sat outside and had tea. " * 4
+    assert guard.check(heroine).level == "none"
+    assert guard.check(f"I was busy with my novel. {rest}I have crushing chest pain.").level == (
+        "emergency"
+    )
+
+
+def test_what_stands_between_the_parts_of_a_combination_takes_nothing_back(
+    guard: MedicalGuard,
+) -> None:
+    told = "My jaw aches, my weight is steady (weight steady at 98), and I'm in a cold sweat"
+    assert guard.check(told).level == "emergency"
+
+
 def test_a_combination_needs_all_its_parts(guard: MedicalGuard) -> None:
     assert guard.check("My neck is stiff. I have a headache.").level == "emergency"
     assert guard.check("My neck is stiff.").level == "none"

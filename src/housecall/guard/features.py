@@ -13,7 +13,7 @@ GAP = 5
 
 _PIECES = (3, 4, 5)
 _SHORTEST_PIECE = min(_PIECES)
-SEAM = max(_PIECES) - 1
+_SEAM = max(_PIECES) - 1
 _LONGEST_WORD = 24
 _NUMBERS = ((4, "#s"), (13, "#w"), (36, "#y"), (43, "#t"), (100, "#h"), (106, "#f"), (400, "#k"))
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -84,12 +84,12 @@ def pieces_between(word: str, other: str) -> Iterator[str]:
 
 def ends_of(word: str) -> tuple[str, ...]:
     """What a piece over the seam after a word may have of it."""
-    return tuple(word[-size:] for size in range(1, min(SEAM, len(word)) + 1))
+    return tuple(word[-size:] for size in range(1, min(_SEAM, len(word)) + 1))
 
 
 def beginnings_of(word: str) -> tuple[str, ...]:
     """What a piece over the seam before a word may have of it."""
-    return tuple(word[:size] for size in range(1, min(SEAM, len(word)) + 1))
+    return tuple(word[:size] for size in range(1, min(_SEAM, len(word)) + 1))
 
 
 def _plain(word: str) -> str:

@@ -22,7 +22,8 @@ SUM_REACH = 40
 """Words between the parts of a combination: in a long history any two symptoms meet by chance."""
 
 SILENCE_REACH = 30
-"""Words between a finding and what makes it fiction: people in trouble mention films, too."""
+"""Words between a finding and a word that its rule is not read with (fiction, animals, devices):
+people in trouble mention films, too."""
 
 CONTEXT_REACH = 60
 """Words around a finding in which cues are looked for; none of the scopes is wider."""
@@ -36,6 +37,13 @@ class _Found:
     end: int
     rule: str
     assertion: Assertion
+    parts: tuple[tuple[int, int], ...] = ()
+    """The ranges that were found in it, where they are not all of it."""
+
+    def words(self) -> set[int]:
+        """The numbers of the words that were found."""
+        ranges = self.parts or ((self.start, self.end),)
+        return {word for start, end in ranges for word in range(start, end)}
 
 
 class Matcher:
@@ -116,7 +124,8 @@ class Matcher:
         readings = [read[part] for part in parts]
         lowered = [reading for reading in readings if reading not in ALARMING]
         assertion = lowered[0] if lowered else max(readings)  # present over other_person
-        return _Found(parts[0].start, max(part.end for part in parts), rule.id, assertion)
+        ranges = tuple((part.start, part.end) for part in parts)
+        return _Found(parts[0].start, max(p.end for p in parts), rule.id, assertion, ranges)
 
     def _not_taken_back(self, found: Iterable[_Found]) -> Iterable[_Found]:
         taken: defaultdict[str, set[int]] = defaultdict(set)
@@ -124,14 +133,14 @@ class Matcher:
             if hit.kind == UNLESS:
                 taken[hit.name].update(range(hit.start, hit.end))
         for one in found:
-            if taken[one.rule].isdisjoint(range(one.start, one.end)):
+            if taken[one.rule].isdisjoint(one.words()):
                 lowered = one.assertion in ALARMING and self._silenced(one)
                 yield replace(one, assertion="hypothetical") if lowered else one
 
     def _silenced(self, found: _Found) -> bool:
         """Whether a word of the rule's ``not_with`` stands near: "in my novel she faints"."""
         return any(
-            hit.start - SILENCE_REACH < found.end and found.start < hit.end + SILENCE_REACH
+            hit.start - found.end <= SILENCE_REACH and found.start - hit.end <= SILENCE_REACH
             for name in self._rules.rules[found.rule].not_with
             for hit in self._by_concept.get(name, ())
         )

@@ -50,8 +50,8 @@ class Rule(Strict):
 
     It fires on any of ``patterns``, of ``combinations`` (``headache + stiff neck``: all of these
     concepts in one message) or of ``sums`` (so many of several concepts). ``unless`` takes back
-    what it overlaps, such as idioms; in a message
-    with a concept of ``not_with`` everything is read as supposed.
+    what it overlaps, such as idioms; within 30 words of
+    a concept of ``not_with`` a finding is read as supposed.
     ``not_lowered_by`` names the readings that leave the alarm standing; one that ``stands`` is not
     withdrawn by the second stage either. ``sign`` is what the user
     is told that it may be; ``message`` names another message than the level's.
