@@ -104,9 +104,8 @@ def test_fiction_silences_what_stands_near_it() -> None:
     )
 
 
-def test_what_stands_between_the_parts_of_a_combination_takes_nothing_back(
-    guard: MedicalGuard,
-) -> None:
+def test_what_stands_between_the_parts_of_a_combination_takes_nothing_back() -> None:
+    guard = MedicalGuard.load("US", learned=False)
     told = "My jaw aches, my weight is steady (weight steady at 98), and I'm in a cold sweat"
     assert guard.check(told).level == "emergency"
 
